@@ -1,0 +1,229 @@
+//! The agent's own word on what it will do, whoever asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::{Act, Command, ComponentName, Definition, Digest, Role};
+
+/// What an agent admits. Default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Components that it may run, by exact name.
+    #[serde(default)]
+    pub components: BTreeSet<ComponentName>,
+    /// Folders that releases may lie in.
+    #[serde(default)]
+    pub release_roots: BTreeSet<PathBuf>,
+    /// Programs outside a release that a command may begin with, by exact path.
+    #[serde(default)]
+    pub programs: BTreeSet<PathBuf>,
+    /// Image repositories (without tag) that it may run.
+    #[serde(default)]
+    pub images: BTreeSet<String>,
+    /// Hooks, by exact name.
+    #[serde(default)]
+    pub hooks: BTreeSet<String>,
+    /// Whatever this process's own manifest asks for: an agent embedded in a verb. Not a key of the file.
+    #[serde(skip)]
+    pub own_manifest: bool,
+}
+
+/// Why a policy cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Not there or not readable.
+    #[error("cannot read policy {path}")]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others may write it: it would not be this host's own word.
+    #[error("policy {path} can be written by others; run `chmod go-w {path}`")]
+    Writable {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Not understood.
+    #[error("cannot understand policy {path}: {why}")]
+    Parse {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Policy {
+    /// Whatever the manifest of this very process asks for.
+    pub fn own_manifest() -> Self {
+        Self { own_manifest: true, ..Self::default() }
+    }
+
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// When it is not there, not understood, or writable by others.
+    pub fn load(path: &Path) -> Result<Self, PolicyError> {
+        use std::os::unix::fs::PermissionsExt;
+        let read = |source| PolicyError::Read { path: path.to_owned(), source };
+        if std::fs::metadata(path).map_err(read)?.permissions().mode() & 0o022 != 0 {
+            return Err(PolicyError::Writable { path: path.to_owned() });
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        crate::manifest::strict(&text).map_err(|why| PolicyError::Parse { path: path.to_owned(), why })
+    }
+
+    /// Judges a command before the ledger takes it: everything that it would create or touch.
+    ///
+    /// # Errors
+    /// For people: what is not admitted, and the line that would admit it.
+    pub fn admit(&self, command: &Command, definitions: &BTreeMap<Digest, Definition>) -> Result<(), String> {
+        if self.own_manifest {
+            return Ok(());
+        }
+        let component = &command.slot.component;
+        if !self.components.contains(component) {
+            return Err(format!(
+                "component {component} is not admitted here; add `components: [{component}]` to the policy"
+            ));
+        }
+        for step in &command.steps {
+            if let Act::Run { hook } = &step.act
+                && !self.hooks.contains(hook)
+            {
+                return Err(format!("hook {hook} is not admitted here; add `hooks: [{hook}]` to the policy"));
+            }
+            if let Some(digest) = step.act.definition() {
+                let definition = definitions
+                    .get(digest)
+                    .ok_or_else(|| format!("definition {} did not come with the command", digest.short()))?;
+                self.admit_definition(definition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a definition: where its program comes from.
+    ///
+    /// # Errors
+    /// For people: what is not admitted, and the line that would admit it.
+    pub fn admit_definition(&self, definition: &Definition) -> Result<(), String> {
+        if self.own_manifest {
+            return Ok(());
+        }
+        let component = &definition.component;
+        if !self.components.contains(component) {
+            return Err(format!(
+                "component {component} is not admitted here; add `components: [{component}]` to the policy"
+            ));
+        }
+        if definition.role == Some(Role::Gateway) && definition.command.is_empty() {
+            return Ok(()); // Baton's own program.
+        }
+        if let Some(image) = &definition.image {
+            let repository = repository(image);
+            if !self.images.contains(repository) {
+                return Err(format!(
+                    "image {repository} is not admitted here; add `images: [{repository}]` to the policy"
+                ));
+            }
+        }
+        if let Some(release) = &definition.release {
+            let path = Path::new(&release.path);
+            if !self.release_roots.iter().any(|root| lies_in(path, root)) {
+                let parent = path.parent().unwrap_or(path).display();
+                return Err(format!(
+                    "release {} is not admitted here; add `release_roots: [{parent}]` to the policy",
+                    release.path
+                ));
+            }
+        }
+        if let Some(program) = definition.command.first() {
+            let program = program.expose();
+            let inside = definition.release.is_some()
+                && program.strip_prefix("{release}/").is_some_and(|rest| stays_inside(Path::new(rest)));
+            if !inside && !self.programs.contains(Path::new(program)) && definition.image.is_none() {
+                // The program's path is no secret, but an argv may be: name the component only.
+                return Err(format!(
+                    "the program of component {component} lies outside its release; add its path to `programs` in the \
+                     policy, or begin its command with {{release}}/"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An image reference without tag and digest.
+fn repository(image: &str) -> &str {
+    let image = image.split('@').next().unwrap_or(image);
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => image,
+    }
+}
+
+/// Whether every part of the path is a plain name: nothing leads out of a folder that it is joined to.
+fn stays_inside(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+/// Whether `path` is absolute, plain, and inside `root`, part by part (no prefix of a name counts).
+fn lies_in(path: &Path, root: &Path) -> bool {
+    path.is_absolute()
+        && path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir))
+        && path.starts_with(root)
+        && path != root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_must_lie_inside_a_root_part_by_part() {
+        let root = Path::new("/opt/orders");
+        for (path, good) in [
+            ("/opt/orders/v2", true),
+            ("/opt/orders/a/b", true),
+            ("/opt/orders", false),
+            ("/opt/orders-evil/v2", false),
+            ("/opt/orders/../x", false),
+            ("opt/orders/v2", false),
+            ("/", false),
+        ] {
+            assert_eq!(lies_in(Path::new(path), root), good, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_repository_is_the_reference_without_tag_and_digest() {
+        for (image, expected) in [
+            ("registry.example/orders:v2", "registry.example/orders"),
+            ("registry.example:5000/orders", "registry.example:5000/orders"),
+            ("orders@sha256:abc", "orders"),
+            ("r:5000/o:t@sha256:abc", "r:5000/o"),
+        ] {
+            assert_eq!(repository(image), expected);
+        }
+    }
+
+    #[test]
+    fn the_default_policy_admits_nothing_and_says_which_line_to_add() {
+        let command = Command {
+            id: "r/0/1".parse().unwrap(),
+            term: crate::model::Term(1),
+            slot: "worker-1".parse().unwrap(),
+            steps: vec![],
+        };
+        let why = Policy::default().admit(&command, &BTreeMap::new()).unwrap_err();
+        assert!(why.contains("components: [worker]"), "{why}");
+        assert!(Policy::own_manifest().admit(&command, &BTreeMap::new()).is_ok());
+    }
+}

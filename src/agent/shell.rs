@@ -1,0 +1,468 @@
+//! The agent's one loop: words and results in, one sync, effects out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+use super::acts::{Hands, STARTS_MAX};
+use super::session::{self, News};
+use super::{AgentConfig, AgentError};
+use crate::driver::{Driver, Tag};
+use crate::journal::{JournalKind, SpecStore, SqliteJournal};
+use crate::link::{AgentEndEvent, AgentEndRecord};
+use crate::model::{
+    AgentHello, AgentId, ComponentName, CoordinatorId, Definition, FleetName, InstanceObservation, Inventory,
+    PROTOCOL_VERSION, Resolution, SlotName, Term, ToAgent, ToCoordinator,
+};
+use crate::node::{AgentEffect, AgentEvent, AgentKey, AgentNode, AgentRecord};
+use crate::sys;
+use crate::worker::{ActKind, EffectKey};
+
+/// Events taken into one batch, and so into one sync. Large enough for a burst of outcomes of a big host.
+const BATCH_MAX: usize = 512;
+
+/// News that nobody asked for goes out at most so often.
+const NEWS_EVERY: Duration = Duration::from_millis(200);
+
+/// A report goes out at least so often, so that a coordinator's picture is never older.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a gathering of inventory was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Hello(u64),
+    Report(u64),
+}
+
+struct Gathered {
+    purpose: For,
+    slots: BTreeMap<SlotName, Vec<InstanceObservation>>,
+    resolutions: BTreeMap<ComponentName, Resolution>,
+}
+
+pub(super) struct Shell {
+    config: AgentConfig,
+    driver: Driver<AgentNode>,
+    hands: Hands,
+    events: mpsc::Receiver<AgentEvent>,
+    news: mpsc::Receiver<News>,
+    news_out: mpsc::Sender<News>,
+    gathered: mpsc::Receiver<Gathered>,
+    gathered_out: mpsc::Sender<Gathered>,
+    session: Option<(u64, mpsc::Sender<ToCoordinator>)>,
+    dial: Option<AbortHandle>,
+    watches: BTreeMap<AgentKey, AbortHandle>,
+    acting: BTreeSet<AgentKey>,
+    stale: bool,
+    boot_id: String,
+    _lock: sys::lock::FileLock,
+    _name: sys::abstract_socket::NameHold,
+}
+
+/// What a ledger record's head says.
+fn tag(node: &AgentNode, record: &AgentRecord) -> Tag {
+    let term = node.link().obeys().map_or(0, |claim| claim.term.0);
+    let roll = match record {
+        AgentRecord::Slot { entry: crate::worker::Record::Accepted { command }, .. } => command.id.roll.to_string(),
+        AgentRecord::Slot { entry: crate::worker::Record::Ended { command, .. }, .. } => command.roll.to_string(),
+        _ => String::new(),
+    };
+    Tag { roll, term, actor: "agent".to_owned() }
+}
+
+fn folder_error(path: &Path) -> impl Fn(std::io::Error) -> AgentError + '_ {
+    move |error| AgentError::Folder { path: path.to_owned(), source: Box::new(error) }
+}
+
+fn open(
+    folder: &Path,
+    fleet: &FleetName,
+    id: &AgentId,
+) -> Result<(Driver<AgentNode>, sys::lock::FileLock), AgentError> {
+    sys::state_dir::create(folder)
+        .map_err(|error| AgentError::Folder { path: folder.to_owned(), source: Box::new(error) })?;
+    let lock =
+        sys::lock::FileLock::take(&folder.join("lock"), &format!("agent {id} of fleet {fleet}")).map_err(|error| {
+            match error {
+                sys::lock::LockError::Held { holder, .. } => {
+                    AgentError::Held { what: format!("folder {}", folder.display()), holder }
+                }
+                other => AgentError::Folder { path: folder.to_owned(), source: Box::new(other) },
+            }
+        })?;
+    let journal = SqliteJournal::<AgentRecord>::open(&folder.join("ledger.db"), fleet, JournalKind::Ledger)?;
+    // Two agents of one host must not dial in step; their ids and processes differ.
+    let seed = id.as_str().bytes().fold(u64::from(std::process::id()), |seed, byte| {
+        seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(byte))
+    });
+    let clock = sys::clock::SystemClock::new().map_err(folder_error(folder))?;
+    let driver = Driver::recover(AgentNode::new(id.clone(), seed), Box::new(journal), Box::new(clock), Box::new(tag))?;
+    Ok((driver, lock))
+}
+
+pub(super) fn adopt(folder: &Path, fleet: &FleetName, id: &AgentId, heir: &CoordinatorId) -> Result<(), AgentError> {
+    let (mut driver, _lock) = open(folder, fleet, id)?;
+    driver.step(vec![AgentNode::adopt(heir.clone())], || AgentEvent::Tick)?;
+    Ok(())
+}
+
+impl Shell {
+    pub(super) fn start(config: AgentConfig) -> Result<Self, AgentError> {
+        let (driver, lock) = open(&config.folder, &config.fleet, &config.id)?;
+        let name = format!("baton/{}/{}/{}", config.runtime_id, config.fleet, config.id);
+        let myself = format!("folder {}", config.folder.display());
+        let name = sys::abstract_socket::NameHold::take(&name, &myself).map_err(|error| match error {
+            sys::abstract_socket::HoldError::Held { holder, .. } => {
+                AgentError::Held { what: format!("the runtime of fleet {} as {}", config.fleet, config.id), holder }
+            }
+            other => AgentError::Folder { path: config.folder.clone(), source: Box::new(other) },
+        })?;
+        let boot_id = sys::clock::boot_id().map_err(folder_error(Path::new("/proc/sys/kernel/random/boot_id")))?;
+        let specs = SpecStore::open(&config.folder.join("specs"))
+            .map_err(|error| AgentError::Folder { path: config.folder.clone(), source: Box::new(error) })?;
+        let (events_out, events) = mpsc::channel(4_096);
+        let (news_out, news) = mpsc::channel(256);
+        let (gathered_out, gathered) = mpsc::channel(16);
+        let hands = Hands {
+            runtime: config.runtime.clone(),
+            specs: Arc::new(specs),
+            starts: Arc::new(Semaphore::new(STARTS_MAX)),
+            events: events_out,
+        };
+        Ok(Self {
+            config,
+            driver,
+            hands,
+            events,
+            news,
+            news_out,
+            gathered,
+            gathered_out,
+            session: None,
+            dial: None,
+            watches: BTreeMap::new(),
+            acting: BTreeSet::new(),
+            stale: false,
+            boot_id,
+            _lock: lock,
+            _name: name,
+        })
+    }
+
+    /// The machines, to read.
+    fn node(&self) -> &AgentNode {
+        self.driver.machine().expect("a failed append ends the loop before anybody looks again")
+    }
+
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
+        // What ran before this agent comes first: a keeper that is gone is brought back before anybody asks.
+        let should_run: Vec<_> = self.node().workers().values().flat_map(|worker| worker.should_run()).collect();
+        if let Err(error) = self.hands.runtime.adopt_running(&should_run).await {
+            // What is down is told as down; a keeper that comes up later takes its slot over.
+            tracing::error!(why = error.message, "a keeper did not come up");
+        }
+        // What changes with the start is part of what is outstanding after it: carried out once, not twice.
+        let driver = &mut self.driver;
+        tokio::task::block_in_place(|| driver.step(vec![AgentEvent::Started], || AgentEvent::Tick))?;
+        for (key, effect) in self.driver.outstanding()? {
+            self.carry_out(key, Some(effect));
+        }
+        let mut hints = self.hands.runtime.hints();
+        let mut hints_open = true;
+        let mut report = tokio::time::interval(NEWS_EVERY);
+        report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut since_report = Duration::ZERO;
+        tokio::pin!(stop);
+        loop {
+            let wake = self.driver.next_deadline()?.unwrap_or(Duration::from_secs(3_600));
+            let mut batch = vec![];
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                Some(event) = self.events.recv() => batch.push(event),
+                Some(news) = self.news.recv() => self.hear(news, &mut batch),
+                Some(gathered) = self.gathered.recv() => self.gathered(gathered).await,
+                hint = hints.recv(), if hints_open => match hint {
+                    Some(_) => self.stale = true,
+                    None => hints_open = false,
+                },
+                _ = report.tick() => {
+                    since_report += NEWS_EVERY;
+                    if self.stale || since_report >= REPORT_EVERY {
+                        since_report = Duration::ZERO;
+                        self.stale = false;
+                        if self.node().link().is_up() {
+                            self.gather(For::Report(0), BTreeMap::new(), false);
+                        }
+                    }
+                    continue;
+                }
+                () = tokio::time::sleep(wake) => batch.push(AgentEvent::Tick),
+            }
+            while batch.len() < BATCH_MAX {
+                if let Ok(event) = self.events.try_recv() {
+                    batch.push(event);
+                } else if let Ok(news) = self.news.try_recv() {
+                    self.hear(news, &mut batch);
+                } else {
+                    break;
+                }
+            }
+            self.step(batch)?;
+        }
+    }
+
+    fn step(&mut self, events: Vec<AgentEvent>) -> Result<(), AgentError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        for event in &events {
+            if let AgentEvent::Slot(slot, event) = event
+                && let crate::worker::Event::Acted { key, .. } = &**event
+            {
+                self.acting.remove(&AgentKey::Slot(slot.clone(), key.clone()));
+            }
+        }
+        let driver = &mut self.driver;
+        let batch = tokio::task::block_in_place(|| driver.step(events, || AgentEvent::Tick))?;
+        for record in batch.notes.iter().chain(batch.facts.iter().map(|entry| &entry.record)) {
+            match record {
+                AgentRecord::Link { entry: AgentEndRecord::Refused { refusal } } => {
+                    tracing::error!(%refusal, "refused the coordinator");
+                }
+                AgentRecord::Link { entry: AgentEndRecord::Up { .. } } => {
+                    tracing::info!(coordinator = %self.config.coordinator, "session is up");
+                }
+                AgentRecord::Link { entry: AgentEndRecord::Down { why } } => {
+                    tracing::warn!(%why, "no session");
+                    self.session = None;
+                    if let Some(dial) = self.dial.take() {
+                        dial.abort();
+                    }
+                }
+                AgentRecord::Slot { slot, entry } => self.note(slot, entry),
+                _ => {}
+            }
+        }
+        for (key, effect) in batch.changed {
+            self.carry_out(key, effect);
+        }
+        Ok(())
+    }
+
+    /// Logs what an operator of this host wants to find, and marks the last report as stale.
+    fn note(&mut self, slot: &SlotName, record: &crate::worker::Record) {
+        use crate::worker::Record;
+        match record {
+            Record::Accepted { command } => {
+                let verbs: Vec<_> = command.steps.iter().map(|step| step.act.verb()).collect();
+                tracing::info!(%slot, command = %command.id, steps = verbs.join(", "), "accepted");
+            }
+            Record::Ended { step, result, .. } => {
+                self.stale = true;
+                tracing::info!(%slot, %step, ?result, "ended");
+            }
+            Record::Exited { instance, status, .. } => {
+                self.stale = true;
+                tracing::info!(%instance, %status, "main process ended");
+            }
+            Record::AdmissionSet { .. } | Record::HeldDrained { .. } | Record::TableSet { .. } => self.stale = true,
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, news: News, batch: &mut Vec<AgentEvent>) {
+        match news {
+            News::Connected(number, sender) => {
+                if self.node().link().dial() == Some(number) {
+                    self.session = Some((number, sender));
+                    batch.push(AgentEvent::Link(AgentEndEvent::Connected));
+                    self.gather(For::Hello(number), BTreeMap::new(), false);
+                }
+            }
+            News::Ended(number, why) => {
+                let live = self.session.as_ref().is_some_and(|(session, _)| *session == number);
+                if live || self.node().link().dial() == Some(number) {
+                    self.session = None;
+                    batch.push(AgentEvent::Link(AgentEndEvent::Disconnected { why }));
+                }
+            }
+            News::Word(number, word) => {
+                if self.session.as_ref().is_some_and(|(session, _)| *session == number) {
+                    batch.push(AgentEvent::Link(AgentEndEvent::Heard));
+                    self.word(*word, batch);
+                }
+            }
+        }
+    }
+
+    fn word(&mut self, word: ToAgent, batch: &mut Vec<AgentEvent>) {
+        match word {
+            ToAgent::Hello(reply) => batch.push(AgentNode::greeted(reply)),
+            ToAgent::Refused(refusal) => {
+                tracing::error!(%refusal, "the coordinator refused this agent");
+                batch.push(AgentEvent::Link(AgentEndEvent::Disconnected { why: refusal.to_string() }));
+            }
+            ToAgent::Command { command, definitions } => {
+                let admitted = self.config.policy.admit(&command, &definitions).and_then(|()| {
+                    definitions
+                        .iter()
+                        .try_for_each(|(digest, definition)| self.hands.specs.put(digest, definition))
+                        .map_err(|error| crate::cause::chain(&error))
+                });
+                match admitted {
+                    Ok(()) => batch.push(AgentEvent::Command(Box::new(command))),
+                    Err(why) => {
+                        tracing::warn!(command = %command.id, %why, "refused a command");
+                        batch.push(AgentEvent::Forbidden { command: command.id, why });
+                    }
+                }
+            }
+            ToAgent::Recall { command, term } => batch.push(AgentEvent::Recall { command, term }),
+            ToAgent::Acknowledge(outcomes) => batch.push(AgentEvent::Acknowledged(outcomes)),
+            ToAgent::Forget(rolls) => batch.push(AgentEvent::Forget(rolls)),
+            ToAgent::Report { number, resolve, pull } => self.gather(For::Report(number), resolve, pull),
+            ToAgent::Logs { number, slot, lines } => self.read_logs(number, slot, lines),
+            ToAgent::Heartbeat => {}
+        }
+    }
+
+    fn send(&mut self, word: ToCoordinator) {
+        if let Some((_, sender)) = &self.session
+            && sender.try_send(word).is_err()
+        {
+            // Too slow or gone: the session ends, and what must arrive is sent again in the next one.
+            self.session = None;
+            if let Some(dial) = self.dial.take() {
+                dial.abort();
+            }
+            let event = AgentEvent::Link(AgentEndEvent::Disconnected {
+                why: "the coordinator does not take what is sent".to_owned(),
+            });
+            let events = self.hands.events.clone();
+            tokio::spawn(async move { events.send(event).await });
+        }
+    }
+
+    fn carry_out(&mut self, key: AgentKey, effect: Option<AgentEffect>) {
+        match (key, effect) {
+            (AgentKey::Dial(number), Some(AgentEffect::Dial)) => {
+                let (address, security) = (self.config.coordinator.clone(), self.config.security.clone());
+                let fleet = self.config.fleet.clone();
+                let task = session::attach(number, address, security, fleet, Some(self.news_out.clone()));
+                self.dial = Some(tokio::spawn(task).abort_handle());
+            }
+            (AgentKey::Heartbeat(_), Some(AgentEffect::Heartbeat)) => self.send(ToCoordinator::Heartbeat),
+            (AgentKey::Tell(..), Some(AgentEffect::Tell(outcome))) => self.send(ToCoordinator::Outcome(*outcome)),
+            (AgentKey::Report(..), Some(AgentEffect::Report(progress))) => {
+                self.send(ToCoordinator::Progress(*progress));
+            }
+            (AgentKey::Refuse(..), Some(AgentEffect::Refuse { command, why })) => {
+                self.send(ToCoordinator::CommandRefused { command, why });
+            }
+            (AgentKey::Slot(slot, key), effect) => self.act(slot, key, effect),
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, slot: SlotName, key: EffectKey, effect: Option<AgentEffect>) {
+        let name = AgentKey::Slot(slot.clone(), key.clone());
+        let watching = matches!(
+            key,
+            EffectKey::Probe(_)
+                | EffectKey::WatchInflight(_)
+                | EffectKey::WatchExit(_)
+                | EffectKey::Act(_, _, ActKind::Switch)
+        );
+        if watching && let Some(watch) = self.watches.remove(&name) {
+            watch.abort();
+        }
+        let Some(AgentEffect::Slot(effect)) = effect else { return };
+        if !watching && matches!(key, EffectKey::Act(..)) && !self.acting.insert(name.clone()) {
+            return; // It is being carried out; once is enough.
+        }
+        let task = tokio::spawn(self.hands.clone().carry_out(slot, key, *effect));
+        if watching {
+            self.watches.insert(name, task.abort_handle());
+        }
+    }
+
+    fn read_logs(&mut self, number: u64, slot: SlotName, lines: u32) {
+        let runtime = self.hands.runtime.clone();
+        let Some((_, sender)) = self.session.clone() else { return };
+        tokio::spawn(async move {
+            let newest = runtime.inspect(&slot).await.map(|instances| instances.into_iter().next_back());
+            let answer = match newest {
+                Ok(Some(instance)) => runtime.logs(&instance.id, lines).await,
+                Ok(None) => Ok(vec![]),
+                Err(error) => Err(error),
+            };
+            let word = match answer {
+                Ok(lines) => ToCoordinator::Logs { number, lines, problem: None },
+                Err(error) => ToCoordinator::Logs { number, lines: vec![], problem: Some(error.message) },
+            };
+            let _ = sender.send(word).await;
+        });
+    }
+
+    /// Looks at every slot (and resolves), in a task of its own; the answer is merged with what the workers know.
+    fn gather(&self, purpose: For, resolve: BTreeMap<ComponentName, Definition>, pull: bool) {
+        let (runtime, policy, out) =
+            (self.hands.runtime.clone(), self.config.policy.clone(), self.gathered_out.clone());
+        let known: BTreeSet<SlotName> = self.node().workers().keys().cloned().collect();
+        tokio::spawn(async move {
+            let mut names = known;
+            names.extend(runtime.slots().await.unwrap_or_default());
+            let mut slots = BTreeMap::new();
+            for slot in names {
+                // A slot that cannot be looked at is not told as empty: what the worker knows of it stays.
+                if let Ok(instances) = runtime.inspect(&slot).await {
+                    slots.insert(slot, instances);
+                }
+            }
+            let mut resolutions = BTreeMap::new();
+            for (component, definition) in resolve {
+                let resolution = match policy.admit_definition(&definition) {
+                    Ok(()) => runtime.resolve(&definition, pull).await,
+                    Err(why) => Resolution { problem: Some(why), ..Resolution::default() },
+                };
+                resolutions.insert(component, resolution);
+            }
+            let _ = out.send(Gathered { purpose, slots, resolutions }).await;
+        });
+    }
+
+    async fn gathered(&mut self, gathered: Gathered) {
+        let node = self.node();
+        let slots = node.inventory(&gathered.slots);
+        let inventory = Inventory {
+            agent: self.config.id.clone(),
+            boot_id: self.boot_id.clone(),
+            runtimes: vec![self.hands.runtime.kind()],
+            address: self.config.address.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
+            term: node.link().obeys().map_or(Term(0), |claim| claim.term),
+            nonce: node.link().obeys().map_or_else(String::new, |claim| claim.nonce.clone()),
+            rolls: node.rolls().into_iter().collect(),
+            slots,
+            resolutions: gathered.resolutions,
+        };
+        let obeys = node.link().hello_obeys().cloned();
+        match gathered.purpose {
+            For::Hello(number) => {
+                if self.session.as_ref().is_some_and(|(session, _)| *session == number) {
+                    self.send(ToCoordinator::Hello(Box::new(AgentHello {
+                        protocol: PROTOCOL_VERSION,
+                        fleet: self.config.fleet.clone(),
+                        agent: self.config.id.clone(),
+                        obeys,
+                        inventory,
+                    })));
+                }
+            }
+            For::Report(number) => self.send(ToCoordinator::Report { number, inventory: Box::new(inventory) }),
+        }
+    }
+}

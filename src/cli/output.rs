@@ -1,0 +1,44 @@
+//! What goes to stdout and stderr.
+
+use std::io::{IsTerminal, Write};
+
+use super::args::{Global, Verb};
+use super::exit::Problem;
+
+/// Logs go to stderr. Daemons tell what they do; verbs are quiet unless asked (`BATON_LOG=info`).
+pub(super) fn init_logging(verb: &Verb) {
+    let daemon = matches!(verb, Verb::Coordinator(_) | Verb::Agent(_) | Verb::Gateway(_));
+    let default = if daemon { "baton=info" } else { "off" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // A second call (the quickstart's own verbs in one process) keeps the first one.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .try_init();
+}
+
+/// Tells what went wrong.
+pub(super) fn problem(global: &Global, problem: &Problem) {
+    if global.json {
+        let line = serde_json::json!({ "event": "error", "message": problem.text, "exit_code": problem.exit.code() });
+        println!("{line}");
+    }
+    eprintln!("error: {}", problem.text);
+}
+
+/// Prints a line; a reader that has gone away is no failure of ours.
+pub(super) fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Whether people are looking.
+pub(super) fn for_people(global: &Global) -> bool {
+    !global.json && std::io::stdout().is_terminal()
+}

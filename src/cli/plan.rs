@@ -1,0 +1,86 @@
+//! `baton plan`: what would happen and why. Touches nothing, pulls nothing.
+
+use super::Exit;
+use super::args::{Global, PlanArgs, WhatArgs};
+use super::connect::{self, Connection, needed_manifest};
+use super::exit::Problem;
+use super::output;
+use crate::model::{Manifest, Plan};
+use crate::planner::{Ask, Report, render};
+use crate::proto::v1::{PlanReply, PlanRequest};
+
+/// A plan as the coordinator answered it.
+pub(super) struct Shown {
+    pub(super) digest: String,
+    pub(super) changes: bool,
+    pub(super) unfinished: Option<String>,
+    pub(super) report: Option<Report>,
+    pub(super) plan: Plan,
+}
+
+/// What to ask for.
+pub(super) struct Asked {
+    pub(super) ask: Option<Ask>,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) pull: bool,
+    pub(super) supersede: bool,
+}
+
+impl Asked {
+    pub(super) fn request(&self, connection: &Connection) -> Result<PlanRequest, Problem> {
+        let json = |error: serde_json::Error| Problem::of(Exit::Failed, &error);
+        Ok(PlanRequest {
+            asker: connection.asker(),
+            rollback_last: self.ask.is_none(),
+            ask_json: self.ask.as_ref().map(serde_json::to_vec).transpose().map_err(json)?.unwrap_or_default(),
+            manifest_json: self
+                .manifest
+                .as_ref()
+                .map(serde_json::to_vec)
+                .transpose()
+                .map_err(json)?
+                .unwrap_or_default(),
+            pull: self.pull,
+            supersede: self.supersede,
+        })
+    }
+}
+
+/// Asks for a plan.
+pub(super) async fn ask(connection: &mut Connection, asked: &Asked) -> Result<Shown, Problem> {
+    let request = asked.request(connection)?;
+    let reply: PlanReply = connection.client.plan(request).await?.into_inner();
+    let json = |error: serde_json::Error| Problem::of(Exit::Failed, &error);
+    Ok(Shown {
+        digest: reply.plan_digest,
+        changes: reply.changes,
+        unfinished: Some(reply.unfinished_roll).filter(|roll| !roll.is_empty()),
+        report: if reply.report_json.is_empty() {
+            None
+        } else {
+            Some(serde_json::from_slice(&reply.report_json).map_err(json)?)
+        },
+        plan: serde_json::from_slice(&reply.plan_json).map_err(json)?,
+    })
+}
+
+pub(super) fn up_ask(what: &WhatArgs) -> Ask {
+    Ask::Up { to: what.to.clone(), only: what.only.clone(), remove_orphans: what.remove_orphans }
+}
+
+pub(super) async fn run(global: &Global, args: PlanArgs) -> Result<Exit, Problem> {
+    let manifest = needed_manifest(global)?;
+    let fleet = connect::fleet(global, Some(&manifest))?;
+    let mut connection = connect::any(global, &fleet).await?;
+    let asked = Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: false, supersede: true };
+    let shown = ask(&mut connection, &asked).await;
+    connection.close().await;
+    let shown = shown?;
+    if global.json {
+        let line = serde_json::json!({ "plan": shown.plan, "report": shown.report, "changes": shown.changes });
+        output::line(&line.to_string());
+    } else if let Some(report) = &shown.report {
+        output::line(render(report).trim_end());
+    }
+    Ok(if args.detailed_exitcode && shown.changes { Exit::Changes } else { Exit::Done })
+}

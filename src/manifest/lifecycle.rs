@@ -1,0 +1,273 @@
+//! A component's life: when it is ready, how requests reach it, how it is drained and stopped.
+
+use std::time::Duration;
+
+use super::component::Here;
+use super::error::suggestion;
+use super::forms::Form;
+use super::net;
+use super::scalar::{NoTraffic, Span};
+use super::shape;
+use super::text::{Filled, Texts};
+use crate::model::{
+    Call, Drain, DrainBegin, DrainInflight, NamedPort, Port, PortRef, Probe, Ready, Role, RuntimeKind, Traffic, Update,
+};
+
+/// Weak readiness waits for max(monitor, this).
+const WEAK_AT_LEAST: Duration = Duration::from_secs(5);
+
+impl Here<'_> {
+    pub(super) fn ready(
+        &mut self,
+        written: shape::Ready,
+        update: &Update,
+        role: Option<&Role>,
+        texts: &mut Texts,
+    ) -> Ready {
+        let defaults = Ready::default();
+        let probe = self.probe(&written, texts);
+        let ready = Ready {
+            probe,
+            every: self.positive(&["ready", "every"], written.every, defaults.every),
+            timeout: self.positive(&["ready", "timeout"], written.timeout, defaults.timeout),
+            successes: written.successes.map_or(defaults.successes, |count| count.0),
+            deadline: self.positive(&["ready", "deadline"], written.deadline, defaults.deadline),
+        };
+        if ready.successes == 0 {
+            self.value(&["ready", "successes"], "at least 1 good answer is needed to be ready");
+        }
+        if role == Some(&Role::Job) {
+            if ready.probe.is_some() {
+                self.key(&["ready"], "a job is ready when it has ended with 0; remove the check");
+            }
+            return ready;
+        }
+        let said = |span| humantime::format_duration(span).to_string();
+        match &ready.probe {
+            None => {
+                let steady = update.monitor.max(WEAK_AT_LEAST);
+                if ready.deadline < steady {
+                    let at = if written.deadline.is_some() { ["ready", "deadline"] } else { ["update", "monitor"] };
+                    self.value(
+                        &at,
+                        format!(
+                            "it could never get ready: without a check it has to run for {}, and `ready.deadline` \
+                             is {}",
+                            said(steady),
+                            said(ready.deadline)
+                        ),
+                    );
+                }
+            }
+            Some(_) => {
+                let needed = ready.every.saturating_mul(ready.successes.saturating_sub(1));
+                if needed > ready.deadline {
+                    self.key(
+                        &["ready"],
+                        format!(
+                            "it could never get ready: {} answers, one every {}, take longer than the deadline of {}",
+                            ready.successes,
+                            said(ready.every),
+                            said(ready.deadline)
+                        ),
+                    );
+                }
+                if !update.monitor.is_zero() && update.monitor < ready.every && ready.probe != Some(Probe::Notify) {
+                    let at = if written.every.is_some() { ["ready", "every"] } else { ["update", "monitor"] };
+                    self.value(
+                        &at,
+                        format!(
+                            "monitor ({}) ends before the next check (every {}), so it would see nothing",
+                            said(update.monitor),
+                            said(ready.every)
+                        ),
+                    );
+                }
+            }
+        }
+        ready
+    }
+
+    fn probe(&mut self, written: &shape::Ready, texts: &mut Texts) -> Option<Probe> {
+        let mut probes = Vec::new();
+        if let Some(url) = &written.http {
+            self.url(&["ready", "http"], &url.0, texts);
+            probes.push(("http", Probe::Http(url.0.clone())));
+        }
+        if let Some(address) = &written.tcp {
+            if self.text(&["ready", "tcp"], &address.0, Filled::All, texts) {
+                self.checked(&["ready", "tcp"], net::tcp(&address.0));
+            }
+            probes.push(("tcp", Probe::Tcp(address.0.clone())));
+        }
+        if written.exec.is_some() {
+            let argv = self.argv(&["ready", "exec"], written.exec.as_ref(), texts);
+            probes.push(("exec", Probe::Exec(argv)));
+        }
+        if written.notify == Some(true) {
+            probes.push(("notify", Probe::Notify));
+        }
+        self.only_one(&["ready"], probes)
+    }
+
+    /// The one of several that is given; more than one is reported.
+    fn only_one<T>(&mut self, at: &[&str], mut given: Vec<(&'static str, T)>) -> Option<T> {
+        if given.len() > 1 {
+            let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+            self.key(at, format!("{} at once; keep one of them", names.join(" and ")));
+        }
+        (!given.is_empty()).then(|| given.remove(0).1)
+    }
+
+    fn url(&mut self, at: &[&str], url: &str, texts: &mut Texts) {
+        if self.text(at, url, Filled::All, texts) {
+            self.checked(at, net::http(url));
+        }
+    }
+
+    /// A duration that cannot be zero.
+    fn positive(&mut self, at: &[&str], written: Option<Span>, default: Duration) -> Duration {
+        match written {
+            Some(span) if span.0.is_zero() => {
+                self.value(at, "0 makes no sense here; write 1s or more (or 50ms)");
+                default
+            }
+            Some(span) => span.0,
+            None => default,
+        }
+    }
+
+    pub(super) fn traffic(
+        &mut self,
+        written: Option<&Form<NoTraffic, shape::Traffic>>,
+        role: Option<&Role>,
+        runtime: RuntimeKind,
+        ports: &[NamedPort],
+    ) -> Traffic {
+        let Some(Form::Long(traffic)) = written else { return Traffic::None };
+        let Some(gateway) = &traffic.gateway else {
+            if self.complete {
+                self.key(&["traffic"], "not a kind of traffic; write `gateway: { listen: \":8080\", port: http }`");
+            }
+            return Traffic::None;
+        };
+        match role {
+            Some(Role::Job) => self.key(&["traffic"], "a job runs to its end and takes no traffic"),
+            Some(Role::Gateway) => {
+                self.key(&["traffic"], "a gateway carries the traffic of others; set `traffic` on the api");
+            }
+            _ => {}
+        }
+        let (Some(listen), Some(port)) = (&gateway.listen, &gateway.port) else {
+            if self.complete {
+                self.key(&["traffic", "gateway"], "needs `listen` (as \":8080\") and `port` (a name from `ports`)");
+            }
+            return Traffic::None;
+        };
+        self.checked(&["traffic", "gateway", "listen"], net::Listen::parse(&listen.0));
+        let at = ["traffic", "gateway", "port"];
+        let names = || ports.iter().map(|port| port.name.as_str());
+        match &port.0 {
+            PortRef::Name(name) if names().any(|known| known == name) => {}
+            PortRef::Name(name) if ports.is_empty() => {
+                self.value(&at, format!("there is no port {name:?}: the component has no `ports`"));
+            }
+            PortRef::Name(name) => {
+                self.value(&at, format!("there is no port {name:?} in `ports`{}", suggestion(name, names())));
+            }
+            PortRef::Number(number) if ports.iter().any(|port| port.port == Port::Number(*number)) => {}
+            // A container has addresses of its own: what its program listens on need not be declared.
+            PortRef::Number(_) if ports.is_empty() && runtime == RuntimeKind::Docker => {}
+            PortRef::Number(number) => {
+                self.value(&at, format!("port {number} is not in `ports`; add `ports: {{ http: {number} }}`"));
+            }
+        }
+        let hold_max = gateway.hold_max.map_or(Duration::from_secs(30), |span| span.0);
+        Traffic::Gateway { listen: listen.0.clone(), port: port.0.clone(), hold_max }
+    }
+
+    pub(super) fn drain(&mut self, written: shape::Drain, texts: &mut Texts) -> Drain {
+        let defaults = Drain::default();
+        if written.undo.is_some() && written.begin.is_none() && self.complete {
+            self.key(&["drain", "undo"], "there is nothing to undo without `begin`; add one, or remove `undo`");
+        }
+        let grace = self.positive(&["drain", "grace"], written.grace, defaults.grace);
+        let stop_timeout = written.stop_timeout.map(|span| span.0);
+        if stop_timeout.is_some_and(|timeout| timeout > grace) {
+            let said = |span: Duration| humantime::format_duration(span).to_string();
+            let timeout = said(stop_timeout.unwrap_or_default());
+            self.value(
+                &["drain", "stop_timeout"],
+                format!(
+                    "stop_timeout ({timeout}) is the last part of the grace and cannot be longer than it ({}); \
+                     write `grace: {timeout}` or more",
+                    said(grace)
+                ),
+            );
+        }
+        let signal = written.stop_signal.map(|signal| self.checked(&["drain", "stop_signal"], net::signal(&signal.0)));
+        Drain {
+            begin: written.begin.and_then(|begin| self.begin(begin, texts)),
+            undo: written.undo.and_then(|undo| self.undo(undo, texts)),
+            inflight: written.inflight.and_then(|inflight| self.inflight(inflight, texts)),
+            grace,
+            stop_timeout,
+            stop_signal: signal.flatten().unwrap_or(defaults.stop_signal),
+        }
+    }
+
+    fn begin(&mut self, written: shape::DrainBegin, texts: &mut Texts) -> Option<DrainBegin> {
+        let mut given = Vec::new();
+        if let Some(signal) = &written.signal {
+            let name = self.checked(&["drain", "begin", "signal"], net::signal(&signal.0));
+            given.push(("signal", DrainBegin::Signal(name.unwrap_or_default())));
+        }
+        if let Some(url) = &written.http {
+            self.url(&["drain", "begin", "http"], &url.0, texts);
+            given.push(("http", DrainBegin::Http(url.0.clone())));
+        }
+        if written.exec.is_some() {
+            let argv = self.argv(&["drain", "begin", "exec"], written.exec.as_ref(), texts);
+            given.push(("exec", DrainBegin::Exec(argv)));
+        }
+        if given.is_empty() && self.complete {
+            self.key(&["drain", "begin"], "needs one of signal, http, exec");
+        }
+        self.only_one(&["drain", "begin"], given)
+    }
+
+    fn undo(&mut self, written: shape::DrainUndo, texts: &mut Texts) -> Option<Call> {
+        let mut given = Vec::new();
+        if let Some(url) = &written.http {
+            self.url(&["drain", "undo", "http"], &url.0, texts);
+            given.push(("http", Call::Http(url.0.clone())));
+        }
+        if written.exec.is_some() {
+            let argv = self.argv(&["drain", "undo", "exec"], written.exec.as_ref(), texts);
+            given.push(("exec", Call::Exec(argv)));
+        }
+        if given.is_empty() && self.complete {
+            self.key(&["drain", "undo"], "needs one of http, exec");
+        }
+        self.only_one(&["drain", "undo"], given)
+    }
+
+    fn inflight(&mut self, written: shape::DrainInflight, texts: &mut Texts) -> Option<DrainInflight> {
+        let defaults = Ready::default();
+        let Some(url) = written.http else {
+            if self.complete {
+                self.key(&["drain", "inflight"], "needs `http`: a URL that answers JSON");
+            }
+            return None;
+        };
+        self.url(&["drain", "inflight", "http"], &url.0, texts);
+        let pointer = written.pointer.map(|pointer| pointer.0).unwrap_or_default();
+        self.checked(&["drain", "inflight", "pointer"], net::pointer(&pointer));
+        Some(DrainInflight {
+            http: url.0,
+            pointer,
+            every: self.positive(&["drain", "inflight", "every"], written.every, defaults.every),
+            timeout: self.positive(&["drain", "inflight", "timeout"], written.timeout, defaults.timeout),
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! `rollback`: each component that a roll changed back to its definition as it was when it last succeeded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::digest::spec_digest;
+use super::draft::{Draft, refuse_unresolved, removal, set_orders, spares_gateway, want};
+use super::gateway::is_gateway;
+use super::place::{placement, wanted_by_agent};
+use super::scene::{Found, Pool, Scene};
+use super::stages::Wishes;
+use super::work::{View, Want, Work, present, work_for};
+use super::{PlanError, stages};
+use crate::model::{
+    AgentId, ApiAt, ChangeKind, ComponentName, Definition, Digest, InstanceId, Plan, PlanKind, Resolution, RollId,
+    Stages, StepKind,
+};
+
+pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, plan: &Plan) -> Result<Draft, PlanError> {
+    let changed: BTreeSet<ComponentName> = plan
+        .changes
+        .iter()
+        .filter(|change| change.kind != ChangeKind::Keep)
+        .map(|change| change.slot.component.clone())
+        .collect();
+    let mut back = Back {
+        scene,
+        plan,
+        made: plan
+            .steps
+            .iter()
+            .filter(|step| matches!(step.kind, StepKind::Prepare { .. }))
+            .filter_map(|step| step.instance.clone())
+            .collect(),
+        pool: Pool::default(),
+        works: Vec::new(),
+        components: BTreeMap::new(),
+        definitions: BTreeMap::new(),
+        warnings: Vec::new(),
+        way_back: Vec::new(),
+    };
+    for name in scene.components().union(&changed) {
+        if !changed.contains(name) {
+            back.leave_alone(name);
+        } else if let Some((digest, definition)) = scene.history.succeeded.get(name) {
+            back.component(digest, definition)?;
+        } else {
+            back.remove(name);
+        }
+    }
+    back.way_back.insert(0, format!("this is the way back from roll {of}; a rollback is never rolled back"));
+    let Back { mut works, mut components, pool, definitions, mut warnings, way_back, .. } = back;
+    works.sort_by(|a, b| a.slot.cmp(&b.slot));
+    forget_absent_dependencies(&mut components);
+    let mut layout = stages::layout(&components, &wishes(scene, plan), false)?;
+    layout.reasons.retain(|reason| !reason.ends_with("as written"));
+    layout.reasons.insert(0, "the same strategy as the roll that is taken back; jobs are not run".to_owned());
+    warnings.append(&mut layout.warnings);
+    set_orders(&mut works, &components, &mut layout, &mut warnings);
+    refuse_unresolved(scene, &works, &pool, &mut warnings)?;
+    Ok(Draft {
+        fleet: plan.fleet.clone(),
+        kind: PlanKind::Rollback { of: of.clone() },
+        // So that `up` with the manifest of the failed roll finds its rollback unfinished and goes on with it.
+        manifest: plan.manifest.clone(),
+        version: scene.history.version.clone(),
+        only: plan.only.clone(),
+        components,
+        works,
+        layout,
+        pool,
+        definitions,
+        warnings,
+        way_back,
+    })
+}
+
+/// Definitions of different times may name each other no more; what is not there cannot be waited for, and a circle
+/// between them is no reason to have no way back.
+fn forget_absent_dependencies(components: &mut BTreeMap<ComponentName, Definition>) {
+    let names: BTreeSet<ComponentName> = components.keys().cloned().collect();
+    for definition in components.values_mut() {
+        definition.depends_on.retain(|on, _| names.contains(on));
+    }
+    let circular: Vec<ComponentName> =
+        names.iter().filter(|name| stages::dependencies(components, name).contains(*name)).cloned().collect();
+    for name in circular {
+        if let Some(definition) = components.get_mut(&name) {
+            definition.depends_on.clear();
+        }
+    }
+}
+
+/// The order of the roll that is taken back: the manifest's, where there is one, else as the labels of its plan tell.
+fn wishes(scene: &Scene<'_>, plan: &Plan) -> Wishes {
+    if let Some(manifest) = &scene.input.manifest {
+        return Wishes { strategy: Some(plan.strategy), stages: manifest.stages.clone(), api_at: manifest.api_at };
+    }
+    let stages = |label: &str, verb: &str| {
+        let mut stages: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        for step in plan.steps.iter().filter(|step| step.kind.verb() == verb) {
+            let number = step.stage.strip_prefix(label).and_then(|number| number.trim().parse().ok());
+            if let (Some(number), Some(instance)) = (number, &step.instance) {
+                stages.entry(number).or_default().insert(instance.slot.component.to_string());
+            }
+        }
+        stages.into_values().map(|names| names.into_iter().collect()).collect::<Vec<Vec<String>>>()
+    };
+    let quiet = plan.steps.iter().any(|step| step.stage == super::roll::QUIET && step.kind.verb() == "switch");
+    let stages = Stages { stop: stages("stop", "stop"), start: stages("start", "ready") };
+    Wishes {
+        strategy: Some(plan.strategy),
+        stages: (!stages.stop.is_empty() || !stages.start.is_empty()).then_some(stages),
+        api_at: if quiet { ApiAt::Quiet } else { ApiAt::Last },
+    }
+}
+
+struct Back<'a> {
+    scene: &'a Scene<'a>,
+    plan: &'a Plan,
+    /// Instances that the failed roll has made.
+    made: BTreeSet<InstanceId>,
+    pool: Pool,
+    works: Vec<Work>,
+    components: BTreeMap<ComponentName, Definition>,
+    definitions: BTreeMap<ComponentName, Digest>,
+    warnings: Vec<String>,
+    way_back: Vec<String>,
+}
+
+impl Back<'_> {
+    fn leave_alone(&mut self, name: &ComponentName) {
+        if let Some(definition) = self.scene.last_definition(name) {
+            self.components.insert(name.clone(), definition.clone());
+        }
+        for slot in self.scene.slots_of(name) {
+            if let Some(found) = present(&self.scene.instances(&slot)) {
+                self.works.push(Work::keep(self.scene, &slot, found.agent, "not changed by that roll"));
+            }
+        }
+    }
+
+    /// A component that never succeeded goes as it came.
+    fn remove(&mut self, name: &ComponentName) {
+        if let Some(definition) = self.scene.last_definition(name) {
+            self.components.insert(name.clone(), definition.clone());
+        }
+        for slot in self.scene.slots_of(name) {
+            let work = removal(self.scene, &mut self.pool, &slot, None, "there was none before that roll");
+            self.works.extend(work);
+        }
+    }
+
+    fn component(&mut self, digest: &Digest, definition: &Definition) -> Result<(), PlanError> {
+        let scene = self.scene;
+        let name = &definition.component;
+        self.components.insert(name.clone(), definition.clone());
+        self.definitions.insert(name.clone(), self.pool.add(definition));
+        let placed = placement(definition, &scene.input.inventory)?;
+        let running = scene.running_gateways(&self.components);
+        let tables: Vec<_> = running.iter().map(|(.., inventory)| *inventory).collect();
+        let by_hand = matches!(self.plan.kind, PlanKind::Drain);
+        let view = View { gateways: &tables, own_drain: true, ignore_held: by_hand };
+        let named = self.plan.only.iter().any(|only| only == name.as_str());
+        for (slot, agent) in &placed {
+            let version = self.version(digest, name);
+            let wanted = want(scene, definition, digest.clone(), agent, version.as_ref());
+            let instances = scene.instances(slot);
+            let spared = spares_gateway(scene, definition, slot, named);
+            let kept = if spared { present(&instances) } else { self.kept(&instances, &wanted) };
+            let wanted = match kept {
+                Some(kept) => Want {
+                    agent: if is_gateway(definition) { kept.agent.clone() } else { wanted.agent.clone() },
+                    spec: kept.seen.spec.clone().unwrap_or_else(|| wanted.spec.clone()),
+                    ..wanted
+                },
+                None => wanted,
+            };
+            let mut work = work_for(scene, &mut self.pool, slot, &wanted, kept, &view);
+            if definition.is_job() {
+                self.made_not_run(&mut work);
+                // It would only be kept for a later day: no reason to refuse the way back.
+                let lacks = scene.resolution(&work.agent, name).is_none_or(|found| found.problem.is_some());
+                if lacks && work.coming.as_ref().is_some_and(|coming| coming.prepare) && !work.leaves() {
+                    work = Work::keep(scene, slot, agent, "what it was made from is not there, and it is not run");
+                }
+            }
+            self.works.push(work);
+        }
+        for slot in scene.slots_of(name) {
+            if !placed.contains_key(&slot) {
+                let why = "there was none before that roll";
+                self.works.extend(removal(scene, &mut self.pool, &slot, None, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the version was when the component last succeeded: recorded, else told by an instance of that definition.
+    fn version(&self, digest: &Digest, name: &ComponentName) -> Option<String> {
+        let seen = || {
+            let slots = self.scene.slots_of(name);
+            let all = slots.iter().flat_map(|slot| self.scene.instances(slot));
+            all.filter(|found| found.seen.definition.as_ref() == Some(digest)).find_map(|f| f.seen.version.clone())
+        };
+        let history = self.scene.history;
+        history.versions.get(name).cloned().or_else(seen).or_else(|| history.version.clone())
+    }
+
+    /// The instance that a slot goes back to: a former one that runs; else one that the failed roll made, if it is
+    /// ready
+    /// and not different; else a former one that can be started again; else none, and one is made.
+    fn kept<'f>(&self, instances: &[Found<'f>], wanted: &Want<'_>) -> Option<Found<'f>> {
+        let here = |found: &&Found<'f>| *found.agent == wanted.agent;
+        let former: Vec<&Found<'f>> = instances
+            .iter()
+            .filter(here)
+            .filter(|found| !self.made.contains(&found.seen.id) && self.is_target(found, wanted))
+            .collect();
+        let running = || former.iter().rev().filter(|found| found.seen.may_run());
+        let spec = former.last().map_or(Some(&wanted.spec), |found| found.seen.spec.as_ref());
+        let equal =
+            instances.iter().rev().filter(here).find(|found| {
+                self.made.contains(&found.seen.id) && found.is_ready() && found.seen.spec.as_ref() == spec
+            });
+        let found = running().find(|found| found.is_ready()).or(running().next()).copied();
+        found.or(equal).or(former.last().copied()).copied()
+    }
+
+    /// Whether a former instance is what is gone back to. What a release or a file holds today may differ from what it
+    /// held when the instance was made, so its own record counts.
+    fn is_target(&self, found: &Found<'_>, wanted: &Want<'_>) -> bool {
+        let unresolved = Resolution::default();
+        let text = |definition: &Definition| spec_digest(definition, &unresolved);
+        found.seen.definition.as_ref() == Some(&wanted.digest)
+            || found.seen.spec.as_ref() == Some(&wanted.spec)
+            || self.scene.made_with(found.seen).is_some_and(|made| text(made) == text(wanted.definition))
+    }
+
+    /// A job is made as it was, and not run.
+    fn made_not_run(&mut self, work: &mut Work) {
+        let name = &work.slot.component;
+        if let Some(coming) = &mut work.coming {
+            coming.start = false;
+            coming.again = false;
+            coming.ready = false;
+            if !coming.prepare && work.going.is_empty() {
+                work.kind = ChangeKind::Keep;
+                work.coming = None;
+            }
+        }
+        if work.changes() {
+            work.why = "made as it was, and not run".to_owned();
+        }
+        let line = format!("job {name} is not run: what it has done stays done");
+        if !self.way_back.contains(&line) {
+            self.way_back.push(line);
+        }
+    }
+}
+
+/// What each agent must resolve before a rollback: what succeeded last, in case an instance has to be made anew.
+pub(super) fn wanted(scene: &Scene<'_>) -> BTreeMap<AgentId, BTreeMap<ComponentName, Definition>> {
+    let succeeded = scene.history.succeeded.iter();
+    let components = succeeded.map(|(name, (_, definition))| (name.clone(), definition.clone())).collect();
+    wanted_by_agent(&components, &scene.input.inventory)
+}

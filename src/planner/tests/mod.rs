@@ -1,0 +1,8 @@
+//! Rules of the planner as tables over small fleets.
+
+mod fleet;
+mod order;
+mod place;
+mod property;
+mod up;
+mod verbs;
