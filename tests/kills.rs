@@ -35,7 +35,7 @@ mod support;
 
 use seeds::Coverage;
 use site::Site;
-use strike::{Outcome, Target, roll};
+use strike::{Outcome, roll};
 
 /// For the load.
 fn runtime() -> tokio::runtime::Runtime {
@@ -142,9 +142,7 @@ fn a_port_is_handed_over_by_its_socket_without_a_refused_or_reset_connection() {
 
 /// What a roll has broken.
 fn judge(site: &Site, old: &str, new: &str, out: &Outcome) -> Vec<String> {
-    let agent_struck =
-        out.hits.iter().any(|strike| matches!(strike.target, Target::Agent | Target::Both | Target::AgentAndKeeper));
-    let roll = judge::Roll { old, new, from: out.from, to: out.to, agent_struck };
+    let roll = judge::Roll { old, new, from: out.from, to: out.to };
     let mut broken = judge::broken(&site.story(), &roll);
     if out.load.failed > 0 && !out.hits.iter().any(|strike| strike.target.touches_traffic()) {
         broken.push(format!(

@@ -298,11 +298,26 @@ impl Roll {
     /// Failed and unknown steps are tried again, as new attempts; slots that were given up take part again. What was
     /// counted stays counted.
     pub fn retry(&mut self, at: Timestamp) {
-        for state in &mut self.steps {
-            if matches!(state.phase, Phase::Failed { .. } | Phase::Unknown { .. }) {
-                state.phase = Phase::Pending;
-                state.attempt.0 += 1;
+        let graph = Arc::clone(&self.graph);
+        let open = |state: &StepState| matches!(state.phase, Phase::Failed { .. } | Phase::Unknown { .. });
+        let mut again: BTreeSet<StepId> = BTreeSet::new();
+        for step in graph.plan.steps.iter().filter(|step| open(self.state(step.id))) {
+            again.insert(step.id);
+            // One that ended while it was waited for or watched is waited for in vain: it is started again first.
+            if matches!(step.kind, StepKind::Ready { .. } | StepKind::Soak { .. }) {
+                let before = graph.plan.steps.iter().filter(|before| {
+                    before.instance == step.instance
+                        && before.slot == step.slot
+                        && matches!(before.kind, StepKind::Start { .. } | StepKind::Ready { .. })
+                        && self.state(before.id).phase == Phase::Done
+                });
+                again.extend(before.map(|before| before.id));
             }
+        }
+        for id in again {
+            let state = self.state_mut(id);
+            state.phase = Phase::Pending;
+            state.attempt.0 += 1;
         }
         self.unknown.clear();
         self.unacted.clear();

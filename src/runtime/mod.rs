@@ -80,7 +80,7 @@ pub trait Runtime: Send + Sync {
     /// Creates, starts nothing. The same instance with the same spec again is success; with another it is refused.
     async fn prepare(&self, instance: &InstanceId, blueprint: &Blueprint) -> Result<(), RuntimeError>;
 
-    /// Starts a created or ended instance and says where it is reached. From here on it is started again when it
+    /// Starts a created or ended instance, at once also where a back-off is under way, and says where it is reached. From here on it is started again when it
     /// crashes (jobs are not), until [`Runtime::hold_restart`].
     async fn start(&self, instance: &InstanceId) -> Result<Endpoint, RuntimeError>;
 
@@ -90,7 +90,8 @@ pub trait Runtime: Send + Sync {
     /// Gives the restart policy back.
     async fn allow_restart(&self, instance: &InstanceId) -> Result<(), RuntimeError>;
 
-    /// A signal, by its name, to the main process only. To one that has gone: success.
+    /// A signal, by its name, to the main process only. To one that has gone: success. One run of a process gets each
+    /// signal at most once: asked again, which an agent does that was killed before it heard the answer, it is done.
     async fn signal(&self, instance: &InstanceId, signal: &str) -> Result<(), RuntimeError>;
 
     /// SIGKILL to everything left of it, children that left its session included. Done when all is gone.

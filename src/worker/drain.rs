@@ -91,13 +91,13 @@ impl Scene<'_> {
         records
     }
 
-    /// Sends a signal that this life of the instance has not had. If the fact is there and the signal never left (the
-    /// agent was killed in between), the wait and SIGKILL at its end are what remains.
+    /// The signal, after its fact. If the fact is there already, the agent may have been killed before the signal left:
+    /// the runtime is asked again, and knows whether this run of the process has had it.
     fn signal(&self, instance: &InstanceId, signal: &str) -> Vec<Record> {
-        if self.worker.facts.known(instance).is_some_and(|known| known.signals.contains(signal)) {
-            return self.advance(Phase::Wait);
+        let mut records = Vec::new();
+        if !self.worker.facts.known(instance).is_some_and(|known| known.signals.contains(signal)) {
+            records.push(Record::Signalled { instance: instance.clone(), signal: signal.to_owned() });
         }
-        let mut records = vec![Record::Signalled { instance: instance.clone(), signal: signal.to_owned() }];
         records.extend(self.act(ActKind::Signal));
         records
     }
@@ -260,7 +260,7 @@ impl Scene<'_> {
     }
 
     fn act_failed(&self, kind: ActKind, at: Timestamp, error: &ActError, limit: Timestamp) -> Vec<Record> {
-        // A signal is never sent twice. The other acts may be asked any number of times.
+        // A signal that may have arrived is waited out. The other acts may be asked any number of times.
         if kind == ActKind::Signal || !(error.unknown || error.retryable) {
             return self.advance(Phase::Verify);
         }

@@ -18,6 +18,7 @@ pub fn all() -> Vec<(&'static str, fn())> {
         ("a_crashed_instance_starts_again_with_back_off_until_it_is_held", back_off),
         ("a_job_is_not_started_again", jobs),
         ("kill_takes_everything_of_an_instance_and_no_bystander", kill_everything),
+        ("a_signal_is_had_once_however_often_it_is_asked_for", one_signal),
         ("a_killed_keeper_is_followed_by_one_that_adopts_its_instances", adoption),
         ("an_agent_brings_a_killed_keeper_back_by_itself", revival),
         ("after_a_reboot_what_was_started_and_not_held_runs_again", reboot),
@@ -437,6 +438,34 @@ fn deep_folder() {
         let ready = Ready { probe: Some(Probe::Notify), ..Ready::default() };
         house.run(&instance, &Definition { ready, ..toy(&["notify", "READY=1"]) }).await;
         wait_for("it is ready", async || house.runtime.notified(&instance).await == Some(true)).await;
+        house
+    });
+}
+
+fn one_signal() {
+    in_house(House::new(&[]), async |house| {
+        let instance = id("worker-1.1");
+        let heard = house.path("heard");
+        let script = format!("trap 'echo TERM >> {0}' TERM; : > {0}; while :; do sleep 0.05; done", heard.display());
+        let count = || std::fs::read_to_string(&heard).unwrap_or_default().lines().count();
+        house.run(&instance, &shell(&script)).await;
+        wait_until("the trap is set", || heard.exists());
+        for _ in 0..3 {
+            house.runtime.signal(&instance, "SIGTERM").await.unwrap();
+        }
+        wait_until("it is heard", || count() == 1);
+        // A keeper that follows a killed one knows what was sent.
+        house.kill_keeper("worker-1");
+        house.runtime.signal(&instance, "SIGTERM").await.unwrap();
+        house.runtime.signal(&instance, "SIGUSR1").await.unwrap();
+        wait_for("SIGUSR1 has ended it", || async { house.see(&instance).await.state != InstanceState::Running }).await;
+        assert_eq!(count(), 1, "it had SIGTERM again");
+        // A new run of it has had nothing.
+        house.runtime.start(&instance).await.unwrap();
+        wait_until("the trap is set anew", || count() == 0);
+        house.runtime.signal(&instance, "SIGTERM").await.unwrap();
+        wait_until("the new run hears it", || count() == 1);
+        house.runtime.kill(&instance).await.unwrap();
         house
     });
 }

@@ -14,9 +14,6 @@ pub struct Roll<'a> {
     /// When it was asked for and when it was over, in milliseconds since the boot.
     pub from: u64,
     pub to: u64,
-    /// An agent was killed in this roll. One that dies between the record of a signal and the signal itself does not send
-    /// it again: that instance ends by SIGKILL at the end of its grace, and writes no end of its own.
-    pub agent_struck: bool,
 }
 
 /// What was broken; nothing when all is well.
@@ -39,10 +36,6 @@ pub fn broken(story: &Story, roll: &Roll<'_>) -> Vec<String> {
             must(at_work, format!("{} is not at work: {life:?}", life.instance));
         }
         for life in old.iter().filter(|life| life.slot == slot) {
-            if life.exit.is_none() && roll.agent_struck {
-                println!("{} was killed at the end of its grace: its signal was lost with its agent", life.instance);
-                continue;
-            }
             must(life.exit.is_some(), format!("{} did not end by itself: {life:?}", life.instance));
         }
     }

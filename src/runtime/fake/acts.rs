@@ -103,7 +103,7 @@ impl FakeWorld {
             let knobs = world.behaviour(id);
             let instance = world.existing(id)?;
             instance.held = false;
-            if matches!(instance.phase, Phase::Created | Phase::Exited) {
+            if !instance.is_running() {
                 if let Some(why) = knobs.start_refused {
                     return Err(refused(format!("{id}: {why}")));
                 }
@@ -156,7 +156,8 @@ impl FakeWorld {
     pub fn signal(&mut self, now: Timestamp, id: &InstanceId, signal: &str) -> Result<(), RuntimeError> {
         self.settle(now);
         self.with_fault(now, &id.slot, FakeAct::Signal, |world| {
-            if !world.existing(id)?.is_running() {
+            let Phase::Running(run) = &mut world.existing(id)?.phase else { return Ok(()) };
+            if !run.signals.insert(signal.to_owned()) {
                 return Ok(());
             }
             world.note(now, Happening::Signalled { instance: id.clone(), signal: signal.to_owned() });

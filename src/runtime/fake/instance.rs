@@ -1,5 +1,6 @@
 //! One instance of the fake, and what it does by itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{
@@ -25,6 +26,8 @@ pub(super) struct Run {
     pub(super) ready: Option<(Timestamp, bool)>,
     pub(super) ends: Option<(Timestamp, ExitStatus)>,
     pub(super) drain: Option<Draining>,
+    /// What it was sent.
+    pub(super) signals: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

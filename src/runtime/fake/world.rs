@@ -199,7 +199,7 @@ impl FakeWorld {
         let dies = dies.map(|((after, status), ready_at)| (ready_at + after, status));
         let ends = [own_end, dies, taken.then_some((at, PORT_TAKEN))].into_iter().flatten().min_by_key(|(at, _)| *at);
         let ready = ready_at.map(|ready_at| (ready_at, false));
-        instance.phase = Phase::Running(Run { since: at, pid, ready, ends, drain: None });
+        instance.phase = Phase::Running(Run { since: at, pid, ready, ends, drain: None, signals: BTreeSet::new() });
         instance.exit = None;
         instance.adopted = false;
         instance.down_with_host = false;

@@ -190,6 +190,7 @@ impl Keeper {
                 passed,
                 chosen,
                 notified: false,
+                signals: BTreeSet::new(),
             };
             self.write_new(number, &state, &private).map_err(|error| cannot_write(&state, &error))?;
             Ok(state)
@@ -411,11 +412,18 @@ impl Keeper {
 
     // === signals and kill ===
 
-    /// A signal to the main process. One that has gone: success.
-    pub(super) fn signal(&self, number: u64, name: &str) -> Result<(), RuntimeError> {
+    /// A signal to the main process. One that has gone, or has had it: success.
+    pub(super) fn signal(&mut self, number: u64, name: &str) -> Result<(), RuntimeError> {
         let instance = self.instances.get(&number).ok_or_else(|| no_such(number))?;
         let signal = crate::sys::signals::number(name)
             .ok_or_else(|| refused(FailureKind::Refused, format!("{name} is not a signal; use a name like SIGTERM")))?;
+        if instance.main.is_none() || instance.state.signals.contains(name) {
+            return Ok(());
+        }
+        let mut state = instance.state.clone();
+        state.signals.insert(name.to_owned());
+        self.replace_state(number, state)?;
+        let instance = self.instances.get(&number).ok_or_else(|| no_such(number))?;
         let Some(main) = &instance.main else { return Ok(()) };
         main.signal(signal).map_err(|error| {
             let text = format!("cannot send {name} to {}: {}", instance.state.instance, words(&error));

@@ -36,10 +36,14 @@ impl Keeper {
             return Err(retryable(FailureKind::Refused, text));
         }
         match instance.state.run {
-            Run::Running { .. } | Run::Restarting => self.allow(number)?,
-            Run::Created | Run::Exited => {
+            Run::Running { .. } => self.allow(number)?,
+            // Somebody asks, so the cause may have gone: what is left of a back-off is not waited for.
+            Run::Created | Run::Exited | Run::Restarting => {
                 instance.back_off = None;
                 self.start_process(number, false)?;
+                if let Some(instance) = self.instances.get_mut(&number) {
+                    instance.restart_at = None;
+                }
             }
         }
         self.instances.get(&number).map(|instance| instance.state.endpoint()).ok_or_else(|| no_such(number))
@@ -92,6 +96,7 @@ impl Keeper {
         state.last_main = Some(waiting.identity().clone());
         state.exit = None;
         state.notified = false;
+        state.signals.clear();
         state.held = state.held && again;
         state.restarts += u32::from(again);
         // On disk before it is the program. If this keeper ends here, the gate never opens.

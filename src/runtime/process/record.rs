@@ -1,6 +1,6 @@
 //! What a keeper knows of its slot, as it is kept on disk and told over its socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,9 @@ pub(super) struct State {
     pub(super) chosen: Vec<u16>,
     /// It said READY=1 since its last start, and not STOPPING=1 after it.
     pub(super) notified: bool,
+    /// What it was sent since its last start. Written before the signal leaves.
+    #[serde(default)]
+    pub(super) signals: BTreeSet<String>,
 }
 
 impl State {

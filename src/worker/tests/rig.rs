@@ -282,6 +282,10 @@ impl Rig {
             Effect::AllowRestart { .. } => self.procs.get_mut(id).unwrap().held = false,
             Effect::Signal { signal, .. } => {
                 let proc = self.procs.get_mut(id).unwrap();
+                // As a runtime does it: one run of a process gets a signal once.
+                if proc.signals.contains(signal) {
+                    return;
+                }
                 proc.signals.push(signal.clone());
                 if let Some(after) = exit_after {
                     proc.exits_at = Some((now + after, ExitStatus::Code(0)));
