@@ -196,6 +196,7 @@ mod tests {
             role: None,
             runtime: RuntimeKind::Process,
             image: None,
+            compose: None,
             release: Some(Release { path: "/opt/orders/v1".to_owned(), sha256_file: None }),
             command: vec![Secret::new("{release}/bin/worker"), Secret::new(CANARY)],
             env: [("TOKEN".to_owned(), Secret::new(CANARY))].into(),

@@ -44,6 +44,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
         role,
         runtime,
         image,
+        compose: None,
         release,
         command: command.into_iter().map(Secret::new).collect(),
         env,

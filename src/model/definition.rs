@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::secret::{exposed_list, exposed_map};
-use super::{AgentId, ComponentName, Condition, Secret, millis, option_millis};
+use super::{AgentId, ComponentName, ComposeService, Condition, Secret, millis, option_millis};
 
 /// What a component is for. It decides stages and defaults.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -366,6 +366,10 @@ pub struct Definition {
     pub runtime: RuntimeKind,
     /// The image reference (docker).
     pub image: Option<String>,
+    /// What Compose would make, where the component is a service of a Compose project. It says everything that the
+    /// spec says; `command`, `env`, `env_file` and `cwd` are empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<ComposeService>,
     /// The release (process).
     pub release: Option<Release>,
     /// The argv. May carry secrets, so it is treated as one.

@@ -4,6 +4,7 @@
 //! speaks in these types, so a word here has one meaning (see ARCHITECTURE.md, "Words").
 
 mod command;
+mod compose;
 mod definition;
 mod ids;
 mod machine;
@@ -19,6 +20,7 @@ pub use command::{
     Act, Command, CommandStep, DrainReport, DrainStart, FailureKind, How, Outcome, Precondition, Progress, ReadyWait,
     SkipReason, StepResult, TableTarget,
 };
+pub use compose::{ComposeArchive, ComposeContainer, ComposeService, compose_spec};
 pub use definition::{
     Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, Ratio,
     Ready, Release, Role, RuntimeKind, Traffic, Update,

@@ -9,7 +9,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::fill::fill_version;
-use crate::model::{ComponentName, Definition, Digest, Manifest, NamedPort, Plan, Resolution, RuntimeKind};
+use crate::model::{
+    ComponentName, Definition, Digest, Manifest, NamedPort, Plan, Resolution, RuntimeKind, compose_spec,
+};
 
 fn digest_of(value: &impl Serialize) -> Digest {
     // The model's types have text keys and no floats, the only things that JSON could refuse.
@@ -23,8 +25,17 @@ fn digest_of(value: &impl Serialize) -> Digest {
 /// plan (so that an absent `--to` still compares alike).
 pub fn manifest_digest(manifest: &Manifest, version: Option<&str>) -> Digest {
     let components: BTreeMap<&ComponentName, Definition> =
-        manifest.components.iter().map(|(name, definition)| (name, fill_version(definition, version))).collect();
+        manifest.components.iter().map(|(name, definition)| (name, asked(fill_version(definition, version)))).collect();
     digest_of(&(&manifest.fleet, manifest.strategy, &manifest.stages, manifest.api_at, components))
+}
+
+/// What was asked for: the containers that Compose would make name those that they replace, so they differ as soon as a
+/// roll has begun. Compose's own digest of the service stands for them.
+fn asked(mut definition: Definition) -> Definition {
+    if let Some(compose) = &mut definition.compose {
+        compose.containers.clear();
+    }
+    definition
 }
 
 /// The digest that stands for "no manifest was given" in a plan.
@@ -65,7 +76,13 @@ enum Artefact<'a> {
 /// content of the env_file, working folder and ports. Keys that only steer a roll (grace, ready, update, traffic,
 /// drain,
 /// replicas, on, role) are not in it. `{version}` is expected to be filled in; what only the agent knows is not.
+///
+/// Of a service of a Compose project, Compose's own digest and the image's id are all of it.
 pub fn spec_digest(definition: &Definition, resolution: &Resolution) -> Digest {
+    if let Some(compose) = &definition.compose {
+        let image = resolution.image_id.as_deref().or(definition.image.as_deref());
+        return compose_spec(&compose.config_hash, image.unwrap_or_default());
+    }
     let spec = Spec {
         runtime: definition.runtime,
         image: definition.image.as_deref().map(|image| match &resolution.image_id {

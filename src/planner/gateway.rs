@@ -114,6 +114,7 @@ fn own(component: ComponentName, home: AgentId, ports: Vec<NamedPort>) -> Defini
         role: Some(Role::Gateway),
         runtime: RuntimeKind::Process,
         image: None,
+        compose: None,
         release: None,
         command: Vec::new(),
         env: BTreeMap::new(),

@@ -110,6 +110,7 @@ pub fn definition(argv: &[&str]) -> Definition {
         role: None,
         runtime: RuntimeKind::Process,
         image: None,
+        compose: None,
         release: None,
         command: argv.iter().map(|part| Secret::new(*part)).collect(),
         env: BTreeMap::new(),

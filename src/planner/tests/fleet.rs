@@ -35,6 +35,7 @@ pub(crate) fn component(text: &str, replicas: u32) -> Definition {
         role: Role::known(text),
         runtime: RuntimeKind::Process,
         image: None,
+        compose: None,
         release: Some(Release { path: "/opt/orders/{version}".to_owned(), sha256_file: Some("SHA256SUMS".to_owned()) }),
         command: vec![Secret::new(format!("{{release}}/bin/{text}")), Secret::new("--port={port}")],
         env: BTreeMap::new(),

@@ -11,6 +11,7 @@ pub(crate) fn definition(component: &str) -> Definition {
         role: None,
         runtime: RuntimeKind::Process,
         image: None,
+        compose: None,
         release: None,
         command: Vec::new(),
         env: BTreeMap::new(),
