@@ -181,6 +181,7 @@ impl Rig {
             security: None,
             heartbeat: HEARTBEAT,
             new_id: false,
+            asleep: false,
         })
         .await?;
         let runtime = Arc::new(Settled::new(component.clone(), count));

@@ -25,6 +25,7 @@ pub(super) fn decide(engine: &Engine, now: Timestamp, event: &Event) -> Vec<Reco
             }
             records
         }
+        Event::FellAsleep => vec![Record::FellAsleep],
         Event::RollRequested { roll, plan, actor, reason } => {
             if engine.may_begin(plan).is_err() || engine.plan_of(roll).is_some() {
                 return Vec::new();
@@ -278,7 +279,7 @@ fn tick(engine: &Engine, now: Timestamp) -> Vec<Record> {
         return end(RollResult::Succeeded);
     }
     // Unknown is neither done nor failed: nothing else is touched before it is settled.
-    if roll.mode != Mode::Running || !roll.unknown.is_empty() {
+    if roll.mode != Mode::Running || !roll.unknown.is_empty() || engine.asleep {
         return Vec::new();
     }
     schedule(roll, &engine.known, now, engine.term(), engine.term_began).begins

@@ -147,6 +147,8 @@ pub enum Record {
         rolls: Vec<RollId>,
     },
     // === notes ===
+    /// Nothing begins before somebody asks for something: any request that is taken wakes.
+    FellAsleep,
     /// A session is up or lost.
     SessionSeen {
         /// With whom.
@@ -181,6 +183,7 @@ impl Recordable for Record {
             Record::NoWayBack { .. } => "no-way-back",
             Record::RollEnded { .. } => "roll-ended",
             Record::RollsDisowned { .. } => "rolls-disowned",
+            Record::FellAsleep => "fell-asleep",
             Record::SessionSeen { .. } => "session-seen",
             Record::InventorySeen { .. } => "inventory-seen",
             Record::ProgressSeen { .. } => "progress-seen",
@@ -188,6 +191,12 @@ impl Recordable for Record {
     }
 
     fn is_fact(&self) -> bool {
-        !matches!(self, Record::SessionSeen { .. } | Record::InventorySeen { .. } | Record::ProgressSeen { .. })
+        !matches!(
+            self,
+            Record::FellAsleep
+                | Record::SessionSeen { .. }
+                | Record::InventorySeen { .. }
+                | Record::ProgressSeen { .. }
+        )
     }
 }

@@ -118,7 +118,7 @@ fn without_a_way_back_a_person_is_needed() {
     assert_eq!(world.state(), RollState::NeedsPerson { safe: true });
     assert_eq!(world.reasons(), [HoldReason::NoWayBack { why: "v1 is gone".into() }]);
     world.ask(Request::Retry);
-    assert_eq!(world.flight(), ["worker-1: ready soak retire"]);
+    assert_eq!(world.flight(), ["worker-1: start ready soak retire"]);
 
     // A plan that nobody could carry out is no way back either.
     let mut world = World::begun(workers(1, FailureAction::Rollback, 0));

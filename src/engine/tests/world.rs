@@ -493,7 +493,7 @@ impl World {
             .collect()
     }
 
-    fn outcome(&self, on: &str, command: &Command, step: StepId, result: StepResult) -> Event {
+    pub fn outcome(&self, on: &str, command: &Command, step: StepId, result: StepResult) -> Event {
         let act = command.steps.iter().find(|one| one.step == step).map(|one| &one.act);
         let endpoint = match act {
             Some(Act::Start { instance }) => running(&instance.to_string()).endpoint,
