@@ -2,9 +2,11 @@
 
 mod support;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use support::fleet::{BOUND, Fleet, GOOD};
 use support::front::{Front, Load};
+use support::procs::kill;
 use support::wait::wait_for;
 
 /// Ready at once and watched for a moment.
@@ -159,6 +161,39 @@ fn with_continue_the_others_are_rolled_and_the_end_says_what_is_missing() {
     let running = fleet.running();
     assert!(running.iter().all(|instance| instance.ends_with("@v2")), "{running:?}");
     assert!(running.contains(&"worker-2.2@v2".to_owned()), "what was right was left alone: {running:?}");
+}
+
+#[test]
+fn what_crashes_again_and_again_is_a_change_and_has_to_get_up_for_up_to_succeed() {
+    let fleet = Fleet::new("crashes");
+    let cure = fleet.stage.path("cure");
+    std::fs::write(&cure, "").unwrap();
+    fleet.release("v1", &sick(&fleet, "worker-1.*"));
+    fleet.manifest("", &format!("  worker:\n    {{R}}\n    replicas: 2\n{QUICK} }}\n"));
+    fleet.expect(&["up", "--to", "v1", "--yes"], 0);
+    std::fs::remove_file(&cure).unwrap();
+    for pid in fleet.stage.pids_of("/run worker-1.1 ") {
+        kill(pid, Signal::KILL).ok();
+    }
+    let restarts = || fleet.view()["slots"][0]["instances"][0]["restarts"].as_u64().unwrap_or(0);
+    wait_for("it crashes again and again", BOUND, || restarts() >= 2);
+    // Whether it just runs or just waits makes no other plan.
+    let digest = || fleet.expect(&["plan", "--json"], 0).events()[0]["plan"]["digest"].clone();
+    let first = digest();
+    for _ in 0..6 {
+        assert_eq!(digest(), first);
+    }
+    fleet.expect(&["plan", "--detailed-exitcode"], 10);
+    for _ in 0..2 {
+        let up = fleet.expect(&["up", "--yes"], 3);
+        assert!(up.out.contains("worker-1.1: no schema found"), "{}", up.all());
+        assert!(fleet.running().contains(&"worker-2.1@v1".to_owned()), "{}", up.all());
+    }
+    let status = fleet.expect(&["status"], 0);
+    assert!(status.out.contains("crashes"), "{}", status.all());
+    std::fs::write(&cure, "").unwrap();
+    fleet.expect(&["up", "--yes"], 0);
+    assert_eq!(fleet.running(), ["worker-1.1@v1", "worker-2.1@v1"]);
 }
 
 #[test]

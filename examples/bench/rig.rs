@@ -86,6 +86,7 @@ impl Runtime for Settled {
             endpoint: None,
             pid: None,
             restarts: 0,
+            crashing: false,
             exit: (!runs).then_some(ExitStatus::Code(0)),
             sockets_held: true,
         }])

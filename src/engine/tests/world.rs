@@ -269,6 +269,7 @@ pub fn seen(id: &str, state: InstanceState, health: Health) -> InstanceObservati
         }),
         pid: None,
         restarts: 0,
+        crashing: false,
         exit: None,
         sockets_held: true,
     }
