@@ -148,12 +148,18 @@ fn with_pause_a_person_may_take_the_roll_back_instead() {
 fn with_continue_the_others_are_rolled_and_the_end_says_what_is_missing() {
     let fleet = workers("goingon", ", failure_action: continue");
     fleet.release("v2", &sick(&fleet, "worker-1.*"));
-    // What was asked for is done: it went on, and says without whom.
-    let up = fleet.expect(&["up", "--to", "v2", "--yes"], 0);
+    // It went on, says without whom, and claims no success: a script would believe it.
+    let up = fleet.expect(&["up", "--to", "v2", "--yes"], 1);
+    let last = up.out.lines().rfind(|line| line.contains("steps in")).unwrap_or_default();
+    for word in ["without worker-1,", "the same command tries again", "`baton rollback`"] {
+        assert!(last.contains(word), "{word}: {}", up.all());
+    }
     assert!(up.out.contains("worker-1: exited: worker-1.2 did not get ready"), "{}", up.all());
     assert!(fleet.running().contains(&"worker-2.2@v2".to_owned()), "{:?}", fleet.running());
     let rolls = history(&fleet);
     assert_eq!(rolls[0]["given_up"], serde_json::json!(["worker-1"]), "{:?}", rolls[0]);
+    // Nor does it succeed while nothing has changed.
+    fleet.expect(&["up", "--to", "v2", "--yes"], 1);
     // With the cause gone its keeper gets it up in the end, and the next `up` finishes what is left to do.
     std::fs::write(fleet.stage.path("cure"), "").unwrap();
     wait_for("both on v2", BOUND, || fleet.running().iter().filter(|instance| instance.ends_with("@v2")).count() == 2);
@@ -202,6 +208,7 @@ fn a_share_of_failures_within_max_failure_ratio_turns_nothing_back() {
     fleet.release("v2", &sick(&fleet, "worker-1.*"));
     fleet.release("v3", "#!/bin/sh\necho 'v3 cannot run' >&2\nexit 3\n");
     let up = fleet.expect(&["up", "--to", "v2", "--yes"], 0);
+    assert!(up.out.contains("done without worker-1, as max_failure_ratio allows"), "{}", up.all());
     assert!(fleet.running().contains(&"worker-2.2@v2".to_owned()), "{}", up.all());
     assert_eq!(history(&fleet)[0]["failed_slots"], serde_json::json!([["worker", ["worker-1"]]]));
     // Beyond the share it is taken back, to what last succeeded.

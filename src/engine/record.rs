@@ -11,7 +11,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RollResult {
-    /// Every step done.
+    /// Every step done, but for those of slots that `max_failure_ratio` lets it go on without.
     Succeeded,
     /// It failed and `by` takes it back.
     RolledBack {
@@ -20,7 +20,8 @@ pub enum RollResult {
         /// What failed, for people.
         why: String,
     },
-    /// A rollback that failed, or a roll that a person gave up on after a failure.
+    /// A rollback that failed, a roll that a person gave up on after a failure, or one that was carried out without
+    /// more slots than its limits allow.
     Failed {
         /// For people.
         why: String,
