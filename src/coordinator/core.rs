@@ -335,10 +335,13 @@ impl Core {
             Message::Snapshot { answer } => {
                 let node = self.node();
                 let engine = node.engine();
-                let unfinished = engine.current().map(|current| (current.roll.clone(), Box::new(current.plan.clone())));
+                let unfinished = engine
+                    .current()
+                    .map(|current| (current.roll.clone(), current.number, Box::new(current.plan.clone())));
                 let last = engine.rolls().rev().find_map(|(summary, plan)| {
                     let changes = matches!(plan.kind, PlanKind::Up | PlanKind::Restart | PlanKind::Rollback { .. });
-                    (changes && summary.result.is_some()).then(|| (summary.roll.clone(), Box::new(plan.clone())))
+                    (changes && summary.result.is_some())
+                        .then(|| (summary.roll.clone(), summary.number, Box::new(plan.clone())))
                 });
                 let _ = answer.send(Snapshot {
                     last,

@@ -12,10 +12,10 @@ use super::work::{View, Want, Work, present, work_for};
 use super::{PlanError, stages};
 use crate::model::{
     AgentId, ApiAt, ChangeKind, ComponentName, Definition, Digest, InstanceId, Plan, PlanKind, Resolution, RollId,
-    Stages, StepKind,
+    RollNumber, Stages, StepKind,
 };
 
-pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, plan: &Plan) -> Result<Draft, PlanError> {
+pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, number: RollNumber, plan: &Plan) -> Result<Draft, PlanError> {
     let changed: BTreeSet<ComponentName> = plan
         .changes
         .iter()
@@ -47,7 +47,7 @@ pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, plan: &Plan) -> Result<Dr
             back.remove(name);
         }
     }
-    back.way_back.insert(0, format!("this is the way back from roll {of}; a rollback is never rolled back"));
+    back.way_back.insert(0, format!("this is the way back from roll {number}; a rollback is never rolled back"));
     let Back { mut works, mut components, pool, definitions, mut warnings, way_back, .. } = back;
     works.sort_by(|a, b| a.slot.cmp(&b.slot));
     forget_absent_dependencies(&mut components);

@@ -537,6 +537,6 @@ fn what_crashes_is_started_and_must_get_ready_in_whatever_moment_it_is_seen() {
     }
     assert!(seen_as(InstanceState::Running, Health::Ready, false).0.is_noop());
     // There is nothing that could be taken back, and to try the same again is no way back.
-    let ask = Ask::Rollback { of: RollId::new("r9").unwrap(), plan: Box::new(first) };
+    let ask = Ask::Rollback { of: RollId::new("r9").unwrap(), number: RollNumber(9), plan: Box::new(first) };
     assert!(fleet.roll(ask).plan.is_noop());
 }
