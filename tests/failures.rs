@@ -2,9 +2,11 @@
 
 mod support;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use support::fleet::{BOUND, Fleet, GOOD};
 use support::front::{Front, Load};
+use support::procs::kill;
 use support::wait::wait_for;
 
 /// Ready at once and watched for a moment.
@@ -146,12 +148,18 @@ fn with_pause_a_person_may_take_the_roll_back_instead() {
 fn with_continue_the_others_are_rolled_and_the_end_says_what_is_missing() {
     let fleet = workers("goingon", ", failure_action: continue");
     fleet.release("v2", &sick(&fleet, "worker-1.*"));
-    // What was asked for is done: it went on, and says without whom.
-    let up = fleet.expect(&["up", "--to", "v2", "--yes"], 0);
+    // It went on, says without whom, and claims no success: a script would believe it.
+    let up = fleet.expect(&["up", "--to", "v2", "--yes"], 1);
+    let last = up.out.lines().rfind(|line| line.contains("steps in")).unwrap_or_default();
+    for word in ["without worker-1,", "the same command tries again", "`baton rollback`"] {
+        assert!(last.contains(word), "{word}: {}", up.all());
+    }
     assert!(up.out.contains("worker-1: exited: worker-1.2 did not get ready"), "{}", up.all());
     assert!(fleet.running().contains(&"worker-2.2@v2".to_owned()), "{:?}", fleet.running());
     let rolls = history(&fleet);
     assert_eq!(rolls[0]["given_up"], serde_json::json!(["worker-1"]), "{:?}", rolls[0]);
+    // Nor does it succeed while nothing has changed.
+    fleet.expect(&["up", "--to", "v2", "--yes"], 1);
     // With the cause gone its keeper gets it up in the end, and the next `up` finishes what is left to do.
     std::fs::write(fleet.stage.path("cure"), "").unwrap();
     wait_for("both on v2", BOUND, || fleet.running().iter().filter(|instance| instance.ends_with("@v2")).count() == 2);
@@ -162,11 +170,45 @@ fn with_continue_the_others_are_rolled_and_the_end_says_what_is_missing() {
 }
 
 #[test]
+fn what_crashes_again_and_again_is_a_change_and_has_to_get_up_for_up_to_succeed() {
+    let fleet = Fleet::new("crashes");
+    let cure = fleet.stage.path("cure");
+    std::fs::write(&cure, "").unwrap();
+    fleet.release("v1", &sick(&fleet, "worker-1.*"));
+    fleet.manifest("", &format!("  worker:\n    {{R}}\n    replicas: 2\n{QUICK} }}\n"));
+    fleet.expect(&["up", "--to", "v1", "--yes"], 0);
+    std::fs::remove_file(&cure).unwrap();
+    for pid in fleet.stage.pids_of("/run worker-1.1 ") {
+        kill(pid, Signal::KILL).ok();
+    }
+    let restarts = || fleet.view()["slots"][0]["instances"][0]["restarts"].as_u64().unwrap_or(0);
+    wait_for("it crashes again and again", BOUND, || restarts() >= 2);
+    // Whether it just runs or just waits makes no other plan.
+    let digest = || fleet.expect(&["plan", "--json"], 0).events()[0]["plan"]["digest"].clone();
+    let first = digest();
+    for _ in 0..6 {
+        assert_eq!(digest(), first);
+    }
+    fleet.expect(&["plan", "--detailed-exitcode"], 10);
+    for _ in 0..2 {
+        let up = fleet.expect(&["up", "--yes"], 3);
+        assert!(up.out.contains("worker-1.1: no schema found"), "{}", up.all());
+        assert!(fleet.running().contains(&"worker-2.1@v1".to_owned()), "{}", up.all());
+    }
+    let status = fleet.expect(&["status"], 0);
+    assert!(status.out.contains("crashes"), "{}", status.all());
+    std::fs::write(&cure, "").unwrap();
+    fleet.expect(&["up", "--yes"], 0);
+    assert_eq!(fleet.running(), ["worker-1.1@v1", "worker-2.1@v1"]);
+}
+
+#[test]
 fn a_share_of_failures_within_max_failure_ratio_turns_nothing_back() {
     let fleet = workers("ratio", ", max_failure_ratio: 0.5");
     fleet.release("v2", &sick(&fleet, "worker-1.*"));
     fleet.release("v3", "#!/bin/sh\necho 'v3 cannot run' >&2\nexit 3\n");
     let up = fleet.expect(&["up", "--to", "v2", "--yes"], 0);
+    assert!(up.out.contains("done without worker-1, as max_failure_ratio allows"), "{}", up.all());
     assert!(fleet.running().contains(&"worker-2.2@v2".to_owned()), "{}", up.all());
     assert_eq!(history(&fleet)[0]["failed_slots"], serde_json::json!([["worker", ["worker-1"]]]));
     // Beyond the share it is taken back, to what last succeeded.

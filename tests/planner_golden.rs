@@ -67,7 +67,7 @@ fn the_way_back_from_the_middle_of_a_quiet_roll() {
     let started = at(&planned.plan, "start", "api-1.2");
     fleet.carry_out_until(&planned, started + 1);
     let of = RollId::new("r2").unwrap();
-    let ask = Ask::Rollback { of, plan: Box::new(planned.plan.clone()) };
+    let ask = Ask::Rollback { of, number: RollNumber(2), plan: Box::new(planned.plan.clone()) };
     let both = format!("{}\n=====\n\n{}", render(&planned.report), render(&fleet.plan(ask).unwrap().report));
     assert_golden("quiet-and-back", &both);
 }

@@ -142,6 +142,44 @@ fn supersede_ends_an_unfinished_roll_and_plans_anew_from_what_is_there() {
     assert!(running.iter().all(|instance| instance.ends_with("@v3")) && running.len() == 3, "{running:?}");
 }
 
+/// How many lists of steps the coordinator's journal has.
+fn lists_begun(fleet: &Fleet) -> u32 {
+    let journal = fleet.stage.path("state").join(&fleet.name).join("journal.db");
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(journal, flags).unwrap();
+    connection.query_row("SELECT count(*) FROM records WHERE kind = 'list-began'", [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn what_a_kill_interrupted_goes_on_only_when_somebody_asks_for_it() {
+    let mut fleet = fleet("asleep");
+    fleet.release("slow", &GOOD.replace("exit 0", "sleep 1; exit 0")).release("v3", GOOD);
+    fleet.expect(&["up", "--to", "slow", "--yes"], 0);
+    let up = fleet.spawn("up", &["up", "--to", "v2", "--yes"]);
+    fleet.wait_life("scheduler-1.2 term");
+    fleet.stage.child(up).signal(Signal::KILL);
+    fleet.stage.child(up).wait(support::fleet::BOUND);
+    let begun = lists_begun(&fleet);
+    let refused: [&[&str]; 5] = [
+        &["down", "--yes"],
+        &["restart", "--yes"],
+        &["drain", "worker-1", "--yes"],
+        &["up", "--to", "v3", "--yes"],
+        // It would wait for the end of what nobody carries on.
+        &["up", "--to", "v3", "--yes", "--wait-for-roll", "1h"],
+    ];
+    for verb in refused {
+        fleet.expect(verb, 5);
+        fleet.expect(&["plan", "--to", "v2"], 0);
+        assert_eq!(lists_begun(&fleet), begun, "{verb:?} began steps that nobody asked it for");
+    }
+    assert!(!fleet.lives().iter().any(|line| line.starts_with("worker-1.2 term")), "{:?}", fleet.lives());
+    let status = fleet.expect(&["status"], 0);
+    assert!(status.out.contains("roll 3 was interrupted") && status.out.contains("`baton resume`"), "{}", status.all());
+    fleet.expect(&["resume"], 0);
+    assert_eq!(fleet.running(), ["scheduler-1.3@v2", "worker-1.3@v2", "worker-2.3@v2"]);
+}
+
 #[test]
 fn a_component_gone_from_the_manifest_stays_and_is_named_until_orphans_are_removed() {
     let fleet = fleet("orphan");

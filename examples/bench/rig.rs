@@ -86,6 +86,7 @@ impl Runtime for Settled {
             endpoint: None,
             pid: None,
             restarts: 0,
+            crashing: false,
             exit: (!runs).then_some(ExitStatus::Code(0)),
             sockets_held: true,
         }])
@@ -181,6 +182,7 @@ impl Rig {
             security: None,
             heartbeat: HEARTBEAT,
             new_id: false,
+            asleep: false,
         })
         .await?;
         let runtime = Arc::new(Settled::new(component.clone(), count));

@@ -10,7 +10,7 @@ use super::exit::{Problem, went_away};
 use super::follow::{self, Follow};
 use super::output;
 use super::plan::{self, Asked, up_ask};
-use crate::engine::{Request, RollState};
+use crate::engine::{FleetView, HoldReason, Request, RollState};
 use crate::planner::{Ask, render};
 use crate::proto::v1::{BeginRequest, OperateRequest};
 
@@ -69,7 +69,9 @@ async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, h
                 if problem.exit == Exit::Refused && how.wait_for_roll.is_some_and(|wait| begun.elapsed() < wait) =>
             {
                 let view = connection.view().await?;
-                if view.roll.is_none_or(|roll| matches!(roll.state, RollState::Ended(_))) {
+                // Nobody carries on what was interrupted: to wait for its end would be in vain.
+                let interrupted = is_interrupted(&view);
+                if interrupted || view.roll.is_none_or(|roll| matches!(roll.state, RollState::Ended(_))) {
                     return Err(problem);
                 }
                 tokio::time::sleep(WAIT_PACE).await;
@@ -124,10 +126,16 @@ fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
+/// Whether what carried the roll on was killed, and nobody has asked for more since.
+fn is_interrupted(view: &FleetView) -> bool {
+    view.holds.iter().any(|hold| hold.reason == HoldReason::Interrupted)
+}
+
 /// Goes on with a roll that was paused or interrupted; one that runs is let run.
-async fn go_on(connection: &mut Connection) -> Result<(), Problem> {
+pub(super) async fn go_on(connection: &mut Connection) -> Result<(), Problem> {
     let view = connection.view().await?;
-    if view.roll.is_some_and(|roll| matches!(roll.state, RollState::Paused { .. })) {
+    let interrupted = is_interrupted(&view);
+    if interrupted || view.roll.is_some_and(|roll| matches!(roll.state, RollState::Paused { .. })) {
         operate(connection, &Request::Resume).await?;
     }
     Ok(())

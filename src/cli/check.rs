@@ -7,6 +7,7 @@ use super::exit::Problem;
 
 pub(super) fn run(global: &Global) -> Result<Exit, Problem> {
     let manifest = needed_manifest(global)?;
+    crate::planner::refuse_floors(&manifest).map_err(|error| Problem::new(Exit::Usage, error.to_string()))?;
     let slots: u32 = manifest.components.values().map(|definition| definition.replicas).sum();
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (components, slots) = (count(manifest.components.len(), "component"), count(slots as usize, "slot"));

@@ -133,6 +133,7 @@ impl Embedded {
             security: None,
             heartbeat: HEARTBEAT,
             new_id: false,
+            asleep: true,
         })
         .await
         .map_err(|error| {

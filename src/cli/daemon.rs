@@ -36,6 +36,7 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
         security: global.security()?,
         heartbeat: args.heartbeat,
         new_id: args.new_id,
+        asleep: false,
     };
     let mut coordinator = Coordinator::start(config).await.map_err(|error| {
         let exit = match &error {

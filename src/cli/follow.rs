@@ -37,7 +37,15 @@ fn judge(view: &FleetView, roll: &RollView, interrupted: bool) -> Option<(Exit, 
         RollState::Ended(RollResult::Succeeded) if roll.parent.is_some() => {
             Some((Exit::RolledBack, "failed and rolled back".to_owned()))
         }
-        RollState::Ended(RollResult::Succeeded) => Some((Exit::Done, "done".to_owned())),
+        RollState::Ended(RollResult::Succeeded) => {
+            let missing: Vec<String> =
+                view.slots.iter().filter(|slot| slot.phase == "failed").map(|slot| slot.slot.to_string()).collect();
+            let done = match missing.as_slice() {
+                [] => "done".to_owned(),
+                missing => format!("done without {}, as max_failure_ratio allows", missing.join(", ")),
+            };
+            Some((Exit::Done, done))
+        }
         RollState::Ended(RollResult::RolledBack { .. }) => None,
         RollState::Ended(RollResult::Failed { why }) => Some((Exit::Failed, why.clone())),
         RollState::Ended(RollResult::Aborted { actor }) => Some((Exit::Stopped, format!("aborted by {actor}"))),

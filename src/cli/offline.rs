@@ -52,6 +52,10 @@ pub(super) async fn view(global: &Global, fleet: &FleetName) -> Result<FleetView
     let driver = recover(global, fleet)?;
     let now = driver.now();
     let mut node = driver.machine().map_err(|error| Problem::of(Exit::Failed, &error))?.clone();
+    // As it will be for the verb that comes next: nothing of an unfinished roll goes on by itself.
+    for record in node.decide(now, &CoordinatorEvent::Engine(Box::new(engine::Event::FellAsleep))) {
+        let _ = node.apply(now, &record);
+    }
     let boot = boot_id().map_err(|error| Problem::of(Exit::Failed, &error))?;
     for (agent, folder) in agents(global, fleet)? {
         let runtime = process_runtime(&folder, None)?;

@@ -2,7 +2,7 @@
 
 use super::Exit;
 use super::args::{AskArgs, Global, GoOnArgs, RollArgs, SettleArgs, StepArgs};
-use super::carry::{carry, operate};
+use super::carry::{carry, go_on, operate};
 use super::connect::{self, Connection, manifest};
 use super::exit::Problem;
 use super::follow::{Follow, follow};
@@ -55,11 +55,7 @@ pub(super) async fn resume(global: &Global, args: GoOnArgs) -> Result<Exit, Prob
     let mut connection = open(global).await?;
     let result = async {
         let roll = unfinished(&mut connection).await?;
-        let view = connection.view().await?;
-        // One that was interrupted by a kill runs again by itself: there is nothing to ask, only to follow.
-        if view.roll.is_some_and(|roll| matches!(roll.state, RollState::Paused { .. })) {
-            operate(&mut connection, &Request::Resume).await?;
-        }
+        go_on(&mut connection).await?;
         follow(global, &mut connection, Follow { roll, timeout: args.timeout, wanted: None }).await
     }
     .await;
@@ -93,7 +89,11 @@ pub(super) async fn rollback(global: &Global, args: RollArgs) -> Result<Exit, Pr
                 super::confirm::confirm("Take the unfinished roll back?", args.how.yes).and_then(|yes| {
                     if yes { Ok(()) } else { Err(Problem::new(Exit::Stopped, "nothing was touched")) }
                 })?;
-                operate(&mut connection, &Request::Rollback).await?;
+                match connection.view().await?.roll.map(|roll| roll.state) {
+                    // It has failed and is on its way back already.
+                    Some(RollState::TurningBack) => go_on(&mut connection).await?,
+                    _ => operate(&mut connection, &Request::Rollback).await.map(drop)?,
+                }
                 let what = Follow { roll, timeout: args.how.timeout, wanted: Some(Exit::RolledBack) };
                 follow(global, &mut connection, what).await
             }

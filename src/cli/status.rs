@@ -124,6 +124,9 @@ fn print(view: &FleetView, away: bool) {
         }
         for instance in &slot.instances {
             let mut notes = vec![];
+            if instance.crashing {
+                notes.push("crashes".to_owned());
+            }
             if instance.restarts > 0 {
                 notes.push(format!("restarted {} times", instance.restarts));
             }

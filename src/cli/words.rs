@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::{News, ResultWord, RollResult, RollSummary};
-use crate::model::DrainReport;
+use crate::model::{DrainReport, SlotName};
 
 fn span(span: Duration) -> String {
     let rounded = Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX) / 100 * 100);
@@ -39,6 +39,15 @@ fn ending(result: &RollResult) -> String {
         RollResult::Failed { why } => format!("failed: {why}"),
         RollResult::Aborted { actor } => format!("aborted by {actor}"),
         RollResult::Superseded { actor } => format!("superseded by {actor}"),
+    }
+}
+
+/// Whom a roll that succeeded went on without: the reason of one that failed names them itself.
+fn without(result: &RollResult, given_up: &[SlotName]) -> String {
+    let names: Vec<String> = given_up.iter().map(SlotName::to_string).collect();
+    match result {
+        RollResult::Succeeded if !names.is_empty() => format!(" without {}", names.join(", ")),
+        _ => String::new(),
     }
 }
 
@@ -85,7 +94,9 @@ pub(super) fn line(news: &News) -> Option<String> {
         News::Asked { request, actor, .. } => format!("  {actor} asks: {request:?}").to_lowercase(),
         News::FailureActed { why, .. } => format!("  {why}"),
         News::NoWayBack { why, .. } => format!("  no way back: {why}"),
-        News::RollEnded { number, result, .. } => format!("roll {number} {}", ending(result)),
+        News::RollEnded { number, result, given_up, .. } => {
+            format!("roll {number} {}{}", ending(result), without(result, given_up))
+        }
         News::Hold { .. } | News::HoldEnded { .. } | News::Progress { .. } | News::TermBegan { .. } => return None,
         News::Agent { .. } => return None,
         // An open list: an older verb watching a newer coordinator says less, not wrong things.
@@ -110,7 +121,10 @@ pub(super) fn is_milestone(news: &News) -> bool {
 pub(super) fn summary(roll: &RollSummary) -> Vec<String> {
     let version = roll.version.as_ref().map(|version| format!(" to {version}")).unwrap_or_default();
     let took = roll.ended.map(|ended| format!(", {}", span(ended.since(roll.began)))).unwrap_or_default();
-    let how = roll.result.as_ref().map_or_else(|| "unfinished".to_owned(), ending);
+    let how = roll.result.as_ref().map_or_else(
+        || "unfinished".to_owned(),
+        |result| format!("{}{}", ending(result), without(result, &roll.given_up)),
+    );
     let mut lines = vec![format!(
         "roll {}: {}{version} by {}: {how} ({} of {} steps{took})",
         roll.number, roll.kind, roll.actor, roll.steps_done, roll.steps_total

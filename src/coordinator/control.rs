@@ -59,10 +59,10 @@ impl ControlService {
     async fn read(&self, request: &PlanRequest) -> Result<(Ask, Option<Manifest>), Status> {
         let ask = if request.rollback_last {
             let snapshot = self.core.ask(|answer| Message::Snapshot { answer }).await?;
-            let (of, plan) = snapshot
+            let (of, number, plan) = snapshot
                 .last
                 .ok_or_else(|| Status::failed_precondition("there is no roll that could be taken back"))?;
-            Ask::Rollback { of, plan }
+            Ask::Rollback { of, number, plan }
         } else {
             document("ask", &request.ask_json)?
         };
@@ -112,7 +112,7 @@ impl Control for ControlService {
         self.asker(request.asker.clone())?;
         let (ask, manifest) = self.read(&request).await?;
         let snapshot = self.core.ask(|answer| Message::Snapshot { answer }).await?;
-        if let Some((roll, unfinished)) = &snapshot.unfinished
+        if let Some((roll, _, unfinished)) = &snapshot.unfinished
             && !request.supersede
         {
             let same = manifest.as_ref().is_some_and(|manifest| planning::same_request(&ask, manifest, unfinished));

@@ -133,8 +133,10 @@ impl Core {
         };
         let term = Term(before.map_or(0, |claim| claim.term.0) + 1);
         let claim = Claim { coordinator: id.clone(), term, nonce: random()? };
-        let started = CoordinatorEvent::Engine(Box::new(engine::Event::Started(claim.clone())));
-        driver.step(vec![started], || CoordinatorEvent::Tick)?;
+        let asleep = config.asleep.then_some(engine::Event::FellAsleep);
+        let first = asleep.into_iter().chain([engine::Event::Started(claim.clone())]);
+        driver
+            .step(first.map(|event| CoordinatorEvent::Engine(Box::new(event))).collect(), || CoordinatorEvent::Tick)?;
         tracing::info!(coordinator = %id, %term, "started");
         let (sender, queue) = mpsc::channel(QUEUE);
         let (news, _) = broadcast::channel(4_096);
@@ -333,10 +335,13 @@ impl Core {
             Message::Snapshot { answer } => {
                 let node = self.node();
                 let engine = node.engine();
-                let unfinished = engine.current().map(|current| (current.roll.clone(), Box::new(current.plan.clone())));
+                let unfinished = engine
+                    .current()
+                    .map(|current| (current.roll.clone(), current.number, Box::new(current.plan.clone())));
                 let last = engine.rolls().rev().find_map(|(summary, plan)| {
                     let changes = matches!(plan.kind, PlanKind::Up | PlanKind::Restart | PlanKind::Rollback { .. });
-                    (changes && summary.result.is_some()).then(|| (summary.roll.clone(), Box::new(plan.clone())))
+                    (changes && summary.result.is_some())
+                        .then(|| (summary.roll.clone(), summary.number, Box::new(plan.clone())))
                 });
                 let _ = answer.send(Snapshot {
                     last,

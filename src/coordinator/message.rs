@@ -45,9 +45,9 @@ pub(super) struct Snapshot {
     pub(super) attached: Vec<AgentId>,
     /// For people: agents that were refused, or that refused this coordinator, since their last session.
     pub(super) turned_away: Vec<String>,
-    pub(super) unfinished: Option<(RollId, Box<Plan>)>,
+    pub(super) unfinished: Option<(RollId, RollNumber, Box<Plan>)>,
     /// The last roll that changed the fleet and has ended.
-    pub(super) last: Option<(RollId, Box<Plan>)>,
+    pub(super) last: Option<(RollId, RollNumber, Box<Plan>)>,
 }
 
 /// What tasks ask of the loop.

@@ -43,6 +43,9 @@ pub struct CoordinatorConfig {
     pub heartbeat: Duration,
     /// Take a new id: the journal was restored from a copy. Unfinished rolls end as superseded.
     pub new_id: bool,
+    /// Begin nothing before somebody asks for something: a verb that is refused must not carry on, as long as it lives,
+    /// a roll that nobody asked it for. A daemon goes on by itself.
+    pub asleep: bool,
 }
 
 /// Why a coordinator did not start, or ended.

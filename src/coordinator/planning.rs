@@ -177,10 +177,12 @@ async fn planned_with(
 pub(super) async fn roll_back(core: CoreHandle, roll: RollId) {
     loop {
         let Ok(snapshot) = core.ask(|answer| Message::Snapshot { answer }).await else { return };
-        let Some((current, failed)) = snapshot.unfinished.filter(|(current, _)| *current == roll) else { return };
+        let Some((current, number, failed)) = snapshot.unfinished.filter(|(current, ..)| *current == roll) else {
+            return;
+        };
         let needed: BTreeSet<&AgentId> = failed.changes.iter().map(|change| &change.agent).collect();
         if needed.iter().all(|agent| snapshot.attached.contains(agent)) {
-            let ask = Ask::Rollback { of: current, plan: failed };
+            let ask = Ask::Rollback { of: current, number, plan: failed };
             let planned = match plan(&core, ask, None, false).await {
                 Ok(planned) => Ok(Box::new(planned)),
                 Err(PlanTurned::Silent(why)) => {

@@ -65,6 +65,10 @@ impl Engine {
                 self.disowned.entry(agent.clone()).or_default().extend(rolls.iter().cloned());
                 Ok(Touched::All)
             }
+            Record::FellAsleep => {
+                self.asleep = true;
+                Ok(Touched::All)
+            }
             Record::SessionSeen { agent, up } => {
                 self.known.session(at, agent, *up);
                 Ok(Touched::Keys(vec![Key::Refresh(agent.clone())]))
@@ -149,6 +153,7 @@ impl Engine {
         self.known_rolls.insert(id.clone(), self.logs.len());
         self.logs.push(Log { graph, summary: RollSummary::new(&roll) });
         self.roll = Some(roll);
+        self.asleep = false;
         self.progress.clear();
         Ok(Touched::All)
     }
@@ -331,13 +336,17 @@ impl Engine {
     }
 
     fn asked(&mut self, at: Timestamp, request: &Request, actor: &str) -> Result<Touched, Refused> {
+        let woken = std::mem::take(&mut self.asleep);
         let roll = self.at_hand()?;
         let actor = actor.to_owned();
         let refuse = |roll: &Roll| Err(format!("roll {} is {}", roll.number, roll.mode_word()));
         match request {
             Request::Pause if roll.mode == Mode::Running => roll.set_mode(at, Mode::Paused { actor }),
-            Request::Resume if matches!(roll.mode, Mode::Paused { .. } | Mode::NeedsPerson { .. }) => {
-                roll.set_mode(at, Mode::Running);
+            // One that was interrupted and neither paused nor stopped goes on as it was.
+            Request::Resume => {
+                if matches!(roll.mode, Mode::Paused { .. } | Mode::NeedsPerson { .. }) {
+                    roll.set_mode(at, Mode::Running);
+                }
             }
             Request::Abort if !matches!(roll.mode, Mode::Aborting { .. } | Mode::Superseding { .. }) => {
                 roll.set_mode(at, Mode::Aborting { actor });
@@ -352,7 +361,7 @@ impl Engine {
             Request::Retry if !roll.is_ending() => roll.retry(at),
             Request::Settle { step, .. } | Request::Approve { step } => {
                 return if roll.graph.plan.step(*step).is_some() {
-                    Ok(Touched::Nothing)
+                    Ok(if woken { Touched::All } else { Touched::Nothing })
                 } else {
                     Err(format!("there is no step {step}"))
                 };

@@ -25,6 +25,7 @@ pub(super) fn decide(engine: &Engine, now: Timestamp, event: &Event) -> Vec<Reco
             }
             records
         }
+        Event::FellAsleep => vec![Record::FellAsleep],
         Event::RollRequested { roll, plan, actor, reason } => {
             if engine.may_begin(plan).is_err() || engine.plan_of(roll).is_some() {
                 return Vec::new();
@@ -275,13 +276,31 @@ fn tick(engine: &Engine, now: Timestamp) -> Vec<Record> {
         return due;
     }
     if roll.left == 0 && roll.is_safe() {
-        return end(RollResult::Succeeded);
+        return end(carried_out(roll));
     }
     // Unknown is neither done nor failed: nothing else is touched before it is settled.
-    if roll.mode != Mode::Running || !roll.unknown.is_empty() {
+    if roll.mode != Mode::Running || !roll.unknown.is_empty() || engine.asleep {
         return Vec::new();
     }
     schedule(roll, &engine.known, now, engine.term(), engine.term_began).begins
+}
+
+/// Nothing is left to do. A roll that went on without more slots than its limits allow has not done what was asked.
+fn carried_out(roll: &Roll) -> RollResult {
+    let missing: Vec<String> = roll.missing().into_iter().map(|slot| slot.to_string()).collect();
+    if missing.is_empty() {
+        return RollResult::Succeeded;
+    }
+    let back = match roll.graph.plan.kind {
+        PlanKind::Up | PlanKind::Restart => ", `baton rollback` takes the roll back",
+        _ => "",
+    };
+    RollResult::Failed {
+        why: format!(
+            "it went on without {}, as `failure_action: continue` says; the same command tries again{back}",
+            missing.join(", ")
+        ),
+    }
 }
 
 /// A roll that a person ends after a failure has failed; one that was fine was aborted.

@@ -41,6 +41,9 @@ pub enum Event {
     Tick,
     /// A coordinator has started with this claim. The first event after replay.
     Started(Claim),
+    /// The coordinator is embedded in a verb: nothing goes on by itself before somebody asks for something. Comes
+    /// before `Started`, so that not even the ticks after that begin anything.
+    FellAsleep,
     /// A plan is to be carried out. Refused beforehand (see `Engine::may_begin`) when a roll is unfinished.
     RollRequested {
         /// The new roll's random id.

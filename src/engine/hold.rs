@@ -29,6 +29,16 @@ pub(super) fn holds(engine: &Engine, now: Timestamp) -> Vec<HoldView> {
         }
     }
     let Some(roll) = engine.unfinished() else { return holds };
+    if engine.asleep && goes_on_by_itself(roll) {
+        holds.push(hold(
+            now,
+            HoldReason::Interrupted,
+            Vec::new(),
+            roll.mode_since.max(engine.term_began),
+            "`baton resume`".to_owned(),
+            format!("roll {} was interrupted, and nothing of it begins by itself", roll.number),
+        ));
+    }
     if let Some(of_mode) = mode_hold(roll, now) {
         holds.push(of_mode);
     }
@@ -41,7 +51,7 @@ pub(super) fn holds(engine: &Engine, now: Timestamp) -> Vec<HoldView> {
             waits.agent(&list.agent, Some(&list.command.slot), roll.mode_since.max(engine.term_began));
         }
     }
-    if roll.mode == Mode::Running && roll.unknown.is_empty() && engine.acknowledges() {
+    if roll.mode == Mode::Running && roll.unknown.is_empty() && engine.acknowledges() && !engine.asleep {
         let found = schedule(roll, &engine.known, now, engine.term(), engine.term_began);
         for (step, block) in found.blocked {
             waits.add(roll, step, block);
@@ -49,6 +59,11 @@ pub(super) fn holds(engine: &Engine, now: Timestamp) -> Vec<HoldView> {
     }
     holds.extend(waits.into_holds(engine, roll, now));
     holds
+}
+
+/// Whether a coordinator that is awake would begin more without being asked.
+fn goes_on_by_itself(roll: &Roll) -> bool {
+    matches!(roll.mode, Mode::Running | Mode::TurningBack { .. })
 }
 
 fn hold(

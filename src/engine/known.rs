@@ -216,6 +216,7 @@ fn created(id: &InstanceId) -> InstanceObservation {
         endpoint: None,
         pid: None,
         restarts: 0,
+        crashing: false,
         exit: None,
         sockets_held: true,
     }

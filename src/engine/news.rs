@@ -277,7 +277,7 @@ pub fn news(record: &Record, after: &Engine) -> Option<News> {
             }
         }
         Record::SessionSeen { agent, up } => News::Agent { agent: agent.clone(), up: *up },
-        Record::InventorySeen { .. } | Record::RollsDisowned { .. } => return None,
+        Record::FellAsleep | Record::InventorySeen { .. } | Record::RollsDisowned { .. } => return None,
     })
 }
 

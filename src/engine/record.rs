@@ -11,7 +11,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RollResult {
-    /// Every step done.
+    /// Every step done, but for those of slots that `max_failure_ratio` lets it go on without.
     Succeeded,
     /// It failed and `by` takes it back.
     RolledBack {
@@ -20,7 +20,8 @@ pub enum RollResult {
         /// What failed, for people.
         why: String,
     },
-    /// A rollback that failed, or a roll that a person gave up on after a failure.
+    /// A rollback that failed, a roll that a person gave up on after a failure, or one that was carried out without
+    /// more slots than its limits allow.
     Failed {
         /// For people.
         why: String,
@@ -147,6 +148,8 @@ pub enum Record {
         rolls: Vec<RollId>,
     },
     // === notes ===
+    /// Nothing begins before somebody asks for something: any request that is taken wakes.
+    FellAsleep,
     /// A session is up or lost.
     SessionSeen {
         /// With whom.
@@ -181,6 +184,7 @@ impl Recordable for Record {
             Record::NoWayBack { .. } => "no-way-back",
             Record::RollEnded { .. } => "roll-ended",
             Record::RollsDisowned { .. } => "rolls-disowned",
+            Record::FellAsleep => "fell-asleep",
             Record::SessionSeen { .. } => "session-seen",
             Record::InventorySeen { .. } => "inventory-seen",
             Record::ProgressSeen { .. } => "progress-seen",
@@ -188,6 +192,12 @@ impl Recordable for Record {
     }
 
     fn is_fact(&self) -> bool {
-        !matches!(self, Record::SessionSeen { .. } | Record::InventorySeen { .. } | Record::ProgressSeen { .. })
+        !matches!(
+            self,
+            Record::FellAsleep
+                | Record::SessionSeen { .. }
+                | Record::InventorySeen { .. }
+                | Record::ProgressSeen { .. }
+        )
     }
 }

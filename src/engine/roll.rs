@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::RollResult;
 use super::graph::{Graph, takes_down};
 use crate::model::{
-    AgentId, Attempt, Command, CommandId, ComponentName, Endpoint, InstanceId, RollId, RollNumber, SlotName, StepId,
-    StepKind, Timestamp,
+    AgentId, Attempt, Command, CommandId, ComponentName, Endpoint, InstanceId, Ratio, RollId, RollNumber, SlotName,
+    StepId, StepKind, Timestamp,
 };
 
 /// What the roll as a whole is doing.
@@ -221,6 +221,21 @@ impl Roll {
             .enumerate()
             .filter(|(_, state)| matches!(state.phase, Phase::Failed { .. }) && !state.resolved)
             .map(|(place, _)| StepId(place as u32))
+    }
+
+    /// Slots that were given up, of components of which more were than `max_failure_ratio` allows.
+    pub fn missing(&self) -> Vec<&SlotName> {
+        let mut by_component: BTreeMap<&ComponentName, Vec<&SlotName>> = BTreeMap::new();
+        for slot in self.abandoned.iter().map(|slot| &self.graph.slots[*slot]) {
+            by_component.entry(&slot.component).or_default().push(slot);
+        }
+        by_component.retain(|component, slots| {
+            let limits = self.graph.plan.limits.get(*component);
+            let ratio = limits.map_or(Ratio(0), |limits| limits.max_failure_ratio);
+            let changed = limits.map_or(1, |limits| limits.changed).max(1);
+            ratio.exceeded_by(slots.len(), changed as usize)
+        });
+        by_component.into_values().flatten().collect()
     }
 
     /// For people.

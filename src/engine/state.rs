@@ -58,6 +58,8 @@ pub struct Engine {
     /// By slot: its last prepared instance's number and spec.
     pub(super) prepared: BTreeMap<SlotName, (u64, Digest)>,
     // === from notes ===
+    /// Nobody has asked this coordinator for anything yet, and it goes on with nothing by itself.
+    pub(super) asleep: bool,
     pub(super) known: Known,
     pub(super) progress: BTreeMap<StepId, (Timestamp, Progress)>,
     // === kept ===
@@ -82,6 +84,7 @@ impl Engine {
             completed_jobs: BTreeMap::new(),
             highest: BTreeMap::new(),
             prepared: BTreeMap::new(),
+            asleep: false,
             known: Known::default(),
             progress: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -151,6 +154,7 @@ impl Engine {
                         Err(RequestError::NeedsPerson { number, why: why.clone() })
                     }
                 }
+                _ if self.asleep => Ok(()),
                 Mode::Running => Err(RequestError::NotPaused { number, state: roll.mode_word() }),
                 _ => Err(ending()),
             },
@@ -389,7 +393,12 @@ impl Machine for Engine {
         }
         match key {
             Key::List(id) => {
-                let list = self.unfinished()?.lists.get(id)?;
+                let roll = self.unfinished()?;
+                let list = roll.lists.get(id)?;
+                // One that its agent never got would begin now. What it has got it finishes without being told again.
+                if self.asleep && !roll.is_ending() {
+                    return None;
+                }
                 // After a start nothing is sent before the agent's report: only it can show that this journal is old.
                 let command = Command { term: self.term(), ..list.command.clone() };
                 self.known.has_reported(&list.agent).then(|| Effect::Send { agent: list.agent.clone(), command })
@@ -403,7 +412,7 @@ impl Machine for Engine {
             Key::PlanRollback(id) => {
                 let roll = self.unfinished()?;
                 let wanted = roll.id == *id && roll.is_safe() && matches!(roll.mode, Mode::TurningBack { .. });
-                wanted.then(|| Effect::PlanRollback { roll: id.clone() })
+                (wanted && !self.asleep).then(|| Effect::PlanRollback { roll: id.clone() })
             }
             Key::Refresh(agent) => {
                 let roll = self.unfinished()?;
@@ -441,6 +450,7 @@ impl Machine for Engine {
     }
 
     fn forget_notes(&mut self) {
+        self.asleep = false;
         self.known = Known::default();
         self.progress.clear();
         self.kept = self.outstanding();

@@ -63,6 +63,8 @@ pub enum HoldReason {
         /// The limit.
         limit: u32,
     },
+    /// What carried the roll on was killed, and nobody has asked for more since.
+    Interrupted,
     /// A person paused the roll.
     Paused {
         /// Who.

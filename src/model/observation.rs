@@ -108,6 +108,10 @@ pub struct InstanceObservation {
     pub pid: Option<u32>,
     /// How often its keeper or engine started it again.
     pub restarts: u32,
+    /// It crashed, and whoever started it again has not yet seen it run steadily since: running or waiting for its
+    /// next start, it is the same.
+    #[serde(default)]
+    pub crashing: bool,
     /// How it ended, when it has.
     pub exit: Option<ExitStatus>,
     /// Whether a start of another instance beside it can share its passed sockets (false once a keeper that could

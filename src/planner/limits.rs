@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::PlanError;
 use super::draft::Draft;
-use super::policy::{Mode, is_api, keepable};
+use super::policy::{self, Mode, is_api, keepable};
+use super::stages::{Wishes, layout};
 use super::work::Work;
-use crate::model::{ComponentLimits, ComponentName, Definition, FailureAction, PlanKind};
+use crate::model::{ComponentLimits, ComponentName, Definition, FailureAction, Manifest, PlanKind};
 
 /// The limits of every component that has a slot in the plan.
 ///
@@ -78,17 +79,48 @@ fn floor(draft: &Draft, definition: &Definition, mode: Mode, works: &[&Work]) ->
                 None => Ok(most),
             }
         }
-        Some(asked) => {
-            let way = match mode {
-                Mode::Stage => "lower it, or write `strategy: rolling`",
-                Mode::Quiet => "lower it, or choose another api_at",
-                Mode::Lane if definition.singleton => "lower it: a singleton never runs twice",
-                Mode::Lane => "lower it, add replicas, or write `order: start-first`",
-                Mode::Job => "take it out",
-            };
-            Err(PlanError::Usage(format!(
-                "component {name}: min_available {asked} cannot be kept: {why}, so at most {most} can be; {way}"
-            )))
+        Some(asked) => Err(refused(definition, mode, asked, most, &why)),
+    }
+}
+
+/// A floor that somebody set and that no roll of the component can keep.
+fn refused(definition: &Definition, mode: Mode, asked: u32, most: u32, why: &str) -> PlanError {
+    let name = &definition.component;
+    let way = match mode {
+        Mode::Stage => "lower it, or write `strategy: rolling`",
+        Mode::Quiet => "lower it, or choose another api_at",
+        Mode::Lane if definition.singleton => "lower it: a singleton never runs twice",
+        Mode::Lane => "lower it, add replicas, or write `order: start-first`",
+        Mode::Job => "take it out",
+    };
+    PlanError::Usage(format!(
+        "component {name}: min_available {asked} cannot be kept: {why}, so at most {most} can be; {way}"
+    ))
+}
+
+/// Refuses a manifest with a floor that no `up` can keep, whatever runs at that moment: what `baton check` can say of
+/// it before any plan.
+///
+/// # Errors
+/// As the plan would say it; and what the order of its stages alone is wrong about.
+pub fn refuse_floors(manifest: &Manifest) -> Result<(), PlanError> {
+    let wishes = Wishes { strategy: manifest.strategy, stages: manifest.stages.clone(), api_at: manifest.api_at };
+    // Whether a job runs may decide the strategy, and differs from roll to roll: what one of the two ways can keep, the
+    // manifest alone does not refuse.
+    let jobs = manifest.components.values().any(Definition::is_job);
+    let layouts = if jobs { vec![false, true] } else { vec![false] };
+    let layouts =
+        layouts.into_iter().map(|runs| layout(&manifest.components, &wishes, runs)).collect::<Result<Vec<_>, _>>()?;
+    for definition in manifest.components.values().filter(|definition| definition.replicas > 0) {
+        let Some(asked) = definition.min_available else { continue };
+        let kept = layouts.iter().map(|layout| {
+            let mode = policy::mode(definition, layout.strategy, layout.api_at);
+            (mode, keepable(definition, mode, definition.replicas, &[]))
+        });
+        let best = kept.max_by_key(|(_, (most, _))| *most);
+        if let Some((mode, (most, why))) = best.filter(|(_, (most, _))| asked > *most) {
+            return Err(refused(definition, mode, asked, most, &why));
         }
     }
+    Ok(())
 }

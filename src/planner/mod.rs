@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use check::check;
 pub use digest::{definition_digest, manifest_digest, plan_digest, spec_digest};
 pub use fill::{fill_version, resolve_version};
+pub use limits::refuse_floors;
 pub use place::{placement, wanted};
 pub use render::render;
 
@@ -39,7 +40,8 @@ use scene::Scene;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AgentId, ComponentName, Definition, Digest, FleetName, Inventory, Manifest, Plan, RollId, SlotName, StepKind,
+    AgentId, ComponentName, Definition, Digest, FleetName, Inventory, Manifest, Plan, RollId, RollNumber, SlotName,
+    StepKind,
 };
 
 /// What the journal knows that no agent can.
@@ -97,6 +99,8 @@ pub enum Ask {
     Rollback {
         /// Which roll is taken back.
         of: RollId,
+        /// Its number, for people.
+        number: RollNumber,
         /// Its plan.
         plan: Box<Plan>,
     },
@@ -197,7 +201,7 @@ pub fn plan(input: &PlanningInput) -> Result<Planned, PlanError> {
         Ask::Down => down::down(&scene),
         Ask::Drain { slot } => down::drain(&scene, slot),
         Ask::Undrain { slot } => down::undrain(&scene, slot),
-        Ask::Rollback { of, plan } => rollback::rollback(&scene, of, plan),
+        Ask::Rollback { of, number, plan } => rollback::rollback(&scene, of, *number, plan),
     }?;
     let planned = finish(draft, &scene)?;
     check(&planned.plan, input)

@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::policy::{Mode, START_DEADLINE, STOP_MARGIN, SWITCH_MARGIN, is_api, ready_wait};
 use super::scene::Scene;
 use super::work::Work;
-use super::{ComponentReport, Report, StageReport};
+use super::{Ask, ComponentReport, Report, StageReport};
 use crate::model::{
     ChangeKind, ComponentName, Definition, DrainBegin, Order, Plan, PlanKind, Probe, ReadyWait, Step, StepKind,
     Strategy,
@@ -21,7 +21,7 @@ pub(super) fn report(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Report {
     let mut warnings = draft.warnings.clone();
     weak_readiness(draft, &mut warnings);
     Report {
-        headline: headline(draft, plan),
+        headline: headline(draft, plan, scene),
         reasons: if noop { Vec::new() } else { draft.layout.reasons.clone() },
         stages: stages(draft, plan),
         components: draft.components.values().filter_map(|definition| component(draft, plan, definition)).collect(),
@@ -36,7 +36,7 @@ fn time(span: Duration) -> String {
     format_duration(span).to_string()
 }
 
-fn headline(draft: &Draft, plan: &Plan) -> String {
+fn headline(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> String {
     let all = draft.works.len();
     let changed = draft.works.iter().filter(|work| work.changes()).count();
     let fleet = &draft.fleet;
@@ -46,10 +46,10 @@ fn headline(draft: &Draft, plan: &Plan) -> String {
         return format!("{fleet}: nothing to do, {all} {slots} as wanted{version}");
     }
     let strategy = if draft.layout.strategy == Strategy::Staged { "staged" } else { "rolling" };
-    let what = match &draft.kind {
-        PlanKind::Up => versions(draft),
-        PlanKind::Rollback { of } => format!("rollback of {of}, {}", versions(draft)),
-        kind => kind.to_string(),
+    let what = match (&draft.kind, &scene.input.ask) {
+        (PlanKind::Up, _) => versions(draft),
+        (_, Ask::Rollback { number, .. }) => format!("rollback of roll {number}, {}", versions(draft)),
+        (kind, _) => kind.to_string(),
     };
     match draft.kind {
         PlanKind::Drain | PlanKind::Undrain | PlanKind::Down => {

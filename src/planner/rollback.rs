@@ -12,10 +12,10 @@ use super::work::{View, Want, Work, present, work_for};
 use super::{PlanError, stages};
 use crate::model::{
     AgentId, ApiAt, ChangeKind, ComponentName, Definition, Digest, InstanceId, Plan, PlanKind, Resolution, RollId,
-    Stages, StepKind,
+    RollNumber, Stages, StepKind,
 };
 
-pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, plan: &Plan) -> Result<Draft, PlanError> {
+pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, number: RollNumber, plan: &Plan) -> Result<Draft, PlanError> {
     let changed: BTreeSet<ComponentName> = plan
         .changes
         .iter()
@@ -47,7 +47,7 @@ pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, plan: &Plan) -> Result<Dr
             back.remove(name);
         }
     }
-    back.way_back.insert(0, format!("this is the way back from roll {of}; a rollback is never rolled back"));
+    back.way_back.insert(0, format!("this is the way back from roll {number}; a rollback is never rolled back"));
     let Back { mut works, mut components, pool, definitions, mut warnings, way_back, .. } = back;
     works.sort_by(|a, b| a.slot.cmp(&b.slot));
     forget_absent_dependencies(&mut components);
@@ -175,6 +175,11 @@ impl Back<'_> {
                 },
                 None => wanted,
             };
+            if kept.is_some_and(|kept| kept.seen.crashing && self.was_only_started(&kept.seen.id)) {
+                let why = "that roll made nothing new of it: it crashes as it did before";
+                self.works.push(Work::keep(scene, slot, agent, why));
+                continue;
+            }
             let mut work = work_for(scene, &mut self.pool, slot, &wanted, kept, &view);
             if definition.is_job() {
                 self.made_not_run(&mut work);
@@ -193,6 +198,15 @@ impl Back<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the roll did no more with that instance than start it once again: there is nothing to go back to, and to
+    /// try the same a second time is no way back.
+    fn was_only_started(&self, id: &InstanceId) -> bool {
+        let only = |change: &crate::model::Change| {
+            change.new.as_ref() == Some(id) && change.old.as_ref().is_none_or(|old| old == id)
+        };
+        !self.made.contains(id) && self.plan.changes.iter().any(only)
     }
 
     /// What the version was when the component last succeeded: recorded, else told by an instance of that definition.

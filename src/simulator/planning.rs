@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::simulation::{Simulation, SimulationError};
 use crate::engine;
-use crate::model::{AgentId, ComponentName, Definition, Inventory, Plan, RollId, Timestamp, ToAgent};
+use crate::model::{AgentId, ComponentName, Definition, Inventory, Plan, RollId, RollNumber, Timestamp, ToAgent};
 use crate::node::Knowledge;
 use crate::planner::{self, Ask, History, Planned, PlanningInput};
 
@@ -138,7 +138,8 @@ impl Simulation {
         let Some((node, plan)) = self.coordinator.node().zip(self.failed_plan(&roll)) else { return };
         let known = Knowledge::of(node.engine()).before(&roll);
         let history = self.history(&known, &found);
-        let ask = Ask::Rollback { of: roll.clone(), plan: Box::new(plan) };
+        let number = node.engine().summary_of(&roll).map_or(RollNumber(0), |summary| summary.number);
+        let ask = Ask::Rollback { of: roll.clone(), number, plan: Box::new(plan) };
         let input = PlanningInput { manifest: None, inventory: found, history, ask };
         let wanted = planner::wanted_for(&input).unwrap_or_default();
         if !resolving && wanted.values().any(|wanted| !wanted.is_empty()) {

@@ -11,7 +11,10 @@ const LINES: &[(&str, &[&str])] = &[
     ("a stage naming no component", &["stage-names-no-component"]),
     ("a duration without unit", &["duration-without-unit", "bad-option"]),
     ("an unknown placeholder", &["unknown-placeholder"]),
-    ("min_available above what the strategy can keep", &["min-available-above-what-the-strategy-can-keep"]),
+    (
+        "min_available above what the strategy can keep",
+        &["min-available-above-what-the-strategy-can-keep", "min-available-above-what-check-can-see"],
+    ),
     ("grace shorter than stop_timeout", &["grace-shorter-than-stop-timeout"]),
     ("an http probe behind a shared socket", &["http-probe-behind-a-shared-socket"]),
     ("no agent for a component", &["no-agent-for-a-component"]),

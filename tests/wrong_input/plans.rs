@@ -21,8 +21,7 @@ fn a_plan_that_cannot_be_is_refused_and_nothing_is_touched() {
     let fleet = running("plans");
     let row = |name| Row::new(&fleet, name, Leaves::Terms);
     row("no-terminal-and-no-yes").refused(&["up", "--to", "v2"], 2);
-    let roll = fleet.view()["roll"]["roll"].as_str().unwrap().to_owned();
-    row("no-terminal-and-no-yes-for-a-rollback").stands_for(roll, "ROLL").refused(&["rollback"], 2);
+    row("no-terminal-and-no-yes-for-a-rollback").refused(&["rollback"], 2);
     row("an-error-for-scripts").refused(&["restart", "wroker", "--yes", "--json"], 2);
     row("release-that-does-not-exist").refused(&["up", "--to", "v9", "--yes"], 5);
     fleet.release("v3", GOOD);
@@ -36,6 +35,7 @@ fn a_plan_that_cannot_be_is_refused_and_nothing_is_touched() {
     fleet.manifest("", &WORKER.replace("{R}", "{R}\n    on: [host-z]"));
     row("no-agent-for-a-component").refused(&["up", "--yes"], 5);
     fleet.manifest("", &WORKER.replace("{R}", "{R}\n    replicas: 2\n    min_available: 2"));
+    row("min-available-above-what-check-can-see").refused(&["check"], 2);
     row("min-available-above-what-the-strategy-can-keep").refused(&["up", "--to", "v2", "--yes"], 2);
     fleet.manifest("", &WORKER.replace("{R}", "{R}\n    replicas: 2\n    ports: { http: 8080 }"));
     row("port-number-with-two-slots-on-this-host").refused(&["up", "--yes"], 2);

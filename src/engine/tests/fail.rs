@@ -118,7 +118,7 @@ fn without_a_way_back_a_person_is_needed() {
     assert_eq!(world.state(), RollState::NeedsPerson { safe: true });
     assert_eq!(world.reasons(), [HoldReason::NoWayBack { why: "v1 is gone".into() }]);
     world.ask(Request::Retry);
-    assert_eq!(world.flight(), ["worker-1: ready soak retire"]);
+    assert_eq!(world.flight(), ["worker-1: start ready soak retire"]);
 
     // A plan that nobody could carry out is no way back either.
     let mut world = World::begun(workers(1, FailureAction::Rollback, 0));
@@ -149,7 +149,9 @@ fn continue_goes_on_without_the_slot_and_keeps_its_way_back() {
     never_ready(&mut world, "worker-1");
     assert_eq!(world.flight(), ["worker-2: drain stop start ready soak retire"]);
     world.finish_all();
-    assert_eq!(world.state(), RollState::Ended(RollResult::Succeeded));
+    let RollState::Ended(RollResult::Failed { why }) = world.state() else { panic!("{:?}", world.state()) };
+    assert!(why.contains("without worker-1,") && why.contains("`baton rollback`"), "{why}");
+    assert!(world.engine.succeeded().is_empty(), "what is missing a slot has not succeeded");
     let summary = &world.engine.summaries()[0];
     assert_eq!(summary.given_up, [slot("worker-1")]);
     assert_eq!((summary.steps_done, summary.steps_total), (15, 18), "soak and retire of worker-1 were not done");
@@ -163,6 +165,16 @@ fn within_the_ratio_the_roll_goes_on_and_beyond_it_the_action_is_taken() {
     assert_eq!(world.state(), RollState::Running);
     never_ready(&mut world, "worker-2");
     assert_eq!(world.state(), RollState::TurningBack);
+    // What the ratio allows is allowed to the end, and with `continue` no more than that either.
+    for (without, word) in [(&["worker-1"][..], "succeeded"), (&["worker-1", "worker-2"], "failed")] {
+        let mut world = World::begun(workers(4, FailureAction::Continue, 250_000));
+        for slot in without {
+            never_ready(&mut world, slot);
+        }
+        world.finish_all();
+        let RollState::Ended(result) = world.state() else { panic!("{:?}", world.state()) };
+        assert_eq!(result.word(), word, "{without:?}");
+    }
 }
 
 #[test]
@@ -294,7 +306,7 @@ fn a_switch_for_several_slots_goes_on_with_those_that_are_left() {
     let admitted: Vec<String> = targets.iter().map(|target| target.instance.to_string()).collect();
     assert_eq!(admitted, ["api-1.2"], "the failed one is not admitted, and its old one is not released");
     world.finish_all();
-    assert_eq!(world.state(), RollState::Ended(RollResult::Succeeded));
+    assert!(matches!(world.state(), RollState::Ended(RollResult::Failed { .. })), "api-2 is missing");
 }
 
 #[test]

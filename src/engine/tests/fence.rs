@@ -203,7 +203,6 @@ fn records_that_the_state_does_not_allow_are_refused_and_change_nothing() {
         ended(1, 2, DONE),                         // no such attempt
         ended(99, 1, DONE),
         ended(12, 1, failed(FailureKind::Refused)), // a gate cannot fail
-        asked(Request::Resume),
         asked(Request::Approve { step: StepId(99) }),
         Record::FailureActed { step: StepId(1), action: FailureAction::Pause, why: String::new() },
         Record::NoWayBack { why: String::new() },

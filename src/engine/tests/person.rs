@@ -25,6 +25,49 @@ fn pause_begins_nothing_and_finishes_what_has_begun() {
 }
 
 #[test]
+fn an_interrupted_roll_begins_nothing_before_somebody_asks_for_it() {
+    let mut build = Build::workers(2);
+    build.lane("worker", 1);
+    let mut world = World::begun(build);
+    let asleep = |world: &mut World| {
+        world.engine = world.replayed();
+        world.event(Event::FellAsleep);
+        world.event(Event::Started(claim("c1", world.engine.term().0 + 1)));
+        world.report_all();
+    };
+    let of_worker_1 = world.command("worker-1");
+    asleep(&mut world);
+    // The list that had begun is finished by its agent, without being told again: one that never arrived does not
+    // begin.
+    assert!(!world.engine.outstanding().keys().any(|key| matches!(key, Key::List(_))));
+    assert_eq!(world.reasons(), [HoldReason::Interrupted]);
+    assert_eq!(world.view().holds[0].until, "`baton resume`");
+    for step in &of_worker_1.steps {
+        let done = world.outcome("worker-1", &of_worker_1, step.step, DONE);
+        world.event(done);
+    }
+    world.pass(secs(3600));
+    assert!(world.flight().is_empty(), "{:?}", world.flight());
+    assert!(world.engine.may(&Request::Resume).is_ok());
+    world.ask(Request::Resume);
+    assert!(!world.is_idle("worker-2"));
+    assert!(world.engine.may(&Request::Resume).is_err(), "it runs");
+    // Any request that is taken is such an asking; one that is refused is none.
+    asleep(&mut world);
+    assert!(world.engine.may(&Request::Retry).is_err());
+    assert_eq!(world.reasons(), [HoldReason::Interrupted]);
+    world.ask(Request::Rollback);
+    world.answer("worker-2", &[DONE, RECALLED, RECALLED, RECALLED, RECALLED, RECALLED]);
+    assert!(world.has(&Key::PlanRollback(roll("r1"))));
+    // Nor is a way back begun that nobody has asked this coordinator for.
+    asleep(&mut world);
+    assert!(!world.has(&Key::PlanRollback(roll("r1"))));
+    world.ask(Request::Resume);
+    assert_eq!(world.state(), RollState::TurningBack);
+    assert!(world.has(&Key::PlanRollback(roll("r1"))));
+}
+
+#[test]
 fn abort_recalls_and_ends_the_roll_where_it_is() {
     let mut world = World::begun(Build::workers(2));
     world.answer("worker-1", &[DONE]);

@@ -269,6 +269,7 @@ pub fn seen(id: &str, state: InstanceState, health: Health) -> InstanceObservati
         }),
         pid: None,
         restarts: 0,
+        crashing: false,
         exit: None,
         sockets_held: true,
     }
@@ -493,7 +494,7 @@ impl World {
             .collect()
     }
 
-    fn outcome(&self, on: &str, command: &Command, step: StepId, result: StepResult) -> Event {
+    pub fn outcome(&self, on: &str, command: &Command, step: StepId, result: StepResult) -> Event {
         let act = command.steps.iter().find(|one| one.step == step).map(|one| &one.act);
         let endpoint = match act {
             Some(Act::Start { instance }) => running(&instance.to_string()).endpoint,

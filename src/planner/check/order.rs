@@ -32,6 +32,9 @@ impl<'a> Lint<'a> {
             if *alone && beside {
                 self.fault(format!("step {}: {instance} starts first and alone at once", step.id));
             }
+            // What crashes is not started beside itself: its keeper starts it, or lets it run.
+            let crashes = |id: &InstanceId| id == instance && self.seen.get(id).is_some_and(|(_, it)| it.crashing);
+            let running: Vec<InstanceId> = running.into_iter().filter(|old| !crashes(old)).collect();
             for old in running.iter().filter(|old| !beside || *old == instance) {
                 let stop = self.find(old, "stop");
                 if !stop.is_some_and(|stop| self.is_before(stop.id, step.id)) {

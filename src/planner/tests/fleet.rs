@@ -342,6 +342,7 @@ fn created(
         endpoint: Some(Endpoint { address: address.to_owned(), ports: BTreeMap::new() }),
         pid: None,
         restarts: 0,
+        crashing: false,
         exit: None,
         sockets_held: true,
     }

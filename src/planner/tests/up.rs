@@ -521,3 +521,22 @@ fn the_check_finds_what_is_wrong_with_a_plan() {
         assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}: {faults:#?}");
     }
 }
+
+#[test]
+fn what_crashes_is_started_and_must_get_ready_in_whatever_moment_it_is_seen() {
+    let seen_as = |state: InstanceState, health: Health, crashing: bool| {
+        let mut fleet = settled();
+        let instance = fleet.instance_mut("worker-2.1");
+        (instance.state, instance.health, instance.crashing) = (state, health, crashing);
+        (fleet.plan(Fleet::up("v1")).unwrap().plan, fleet)
+    };
+    let (first, mut fleet) = seen_as(InstanceState::Restarting, Health::Unready, true);
+    assert_eq!(steps_of(&first, "worker"), ["start worker-2.1", "ready worker-2.1", "soak worker-2.1"]);
+    for health in [Health::Ready, Health::Unready, Health::Unknown] {
+        assert_eq!(seen_as(InstanceState::Running, health, true).0, first, "{health:?}");
+    }
+    assert!(seen_as(InstanceState::Running, Health::Ready, false).0.is_noop());
+    // There is nothing that could be taken back, and to try the same again is no way back.
+    let ask = Ask::Rollback { of: RollId::new("r9").unwrap(), number: RollNumber(9), plan: Box::new(first) };
+    assert!(fleet.roll(ask).plan.is_noop());
+}

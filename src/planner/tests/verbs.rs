@@ -15,7 +15,7 @@ fn restart(components: &[&str]) -> Ask {
 }
 
 fn back(planned: &Planned) -> Ask {
-    Ask::Rollback { of: RollId::new("r2").unwrap(), plan: Box::new(planned.plan.clone()) }
+    Ask::Rollback { of: RollId::new("r2").unwrap(), number: RollNumber(2), plan: Box::new(planned.plan.clone()) }
 }
 
 fn versions(fleet: &Fleet) -> Vec<String> {

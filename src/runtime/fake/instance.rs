@@ -111,6 +111,7 @@ impl FakeInstance {
             endpoint: Some(self.endpoint.clone()),
             pid: if let Phase::Running(run) = &self.phase { Some(run.pid) } else { None },
             restarts: self.restarts,
+            crashing: state == InstanceState::Restarting,
             exit: if self.is_running() { None } else { self.exit },
             sockets_held: self.sockets_held,
         }

@@ -84,6 +84,11 @@ impl Instance {
         if self.child { None } else { self.main.as_ref().map(|pidfd| pidfd.fd().as_fd()) }
     }
 
+    /// It was started again after a crash, and not long enough ago to say that it stays.
+    fn runs_after_a_crash(&self, now: Instant, steady: Duration) -> bool {
+        self.back_off.is_some() && self.started.is_none_or(|started| now.duration_since(started) < steady)
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let kill = self.killing.as_ref().map(|killing| killing.next);
         [self.restart_at, kill].into_iter().flatten().min()
@@ -565,6 +570,7 @@ impl Keeper {
     // === what others see ===
 
     pub(super) fn observe(&self) -> Vec<crate::model::InstanceObservation> {
+        let now = Instant::now();
         let seen = self.instances.values().map(|instance| {
             let state = match instance.state.run {
                 Run::Created => InstanceState::Created,
@@ -574,7 +580,9 @@ impl Keeper {
             };
             let held = instance.state.passed.iter().all(|passed| self.sockets.holds(&passed.at));
             // Of one that has ended there is nothing to share: its places are bound again when they are needed.
-            instance.state.observe(state, held || state == InstanceState::Exited)
+            let mut seen = instance.state.observe(state, held || state == InstanceState::Exited);
+            seen.crashing |= state == InstanceState::Running && instance.runs_after_a_crash(now, self.options.steady);
+            seen
         });
         seen.collect()
     }

@@ -115,6 +115,8 @@ impl State {
             endpoint: Some(self.endpoint()),
             pid: self.main().filter(|_| running).and_then(|main| u32::try_from(main.pid).ok()),
             restarts: self.restarts,
+            // Its keeper knows better how it runs.
+            crashing: state == InstanceState::Restarting,
             exit: if running { None } else { self.exit },
             sockets_held,
         }

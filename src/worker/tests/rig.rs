@@ -227,6 +227,7 @@ impl Rig {
             endpoint: Some(Endpoint { address: "127.0.0.1".into(), ports: BTreeMap::new() }),
             pid: (proc.state == InstanceState::Running).then_some(proc.pid),
             restarts: proc.restarts,
+            crashing: false,
             exit: proc.exit,
             sockets_held: true,
         };
