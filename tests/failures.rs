@@ -243,3 +243,47 @@ fn a_way_back_that_fails_too_is_not_taken_back() {
     let running = fleet.running();
     assert!(running.len() == 1 && running[0].ends_with("@v1"), "{running:?}");
 }
+
+#[test]
+fn what_nobody_can_know_waits_for_a_person_who_settles_it() {
+    let fleet = Fleet::new("settling");
+    fleet.release("v1", GOOD).release("v2", GOOD);
+    // What begins the drain is run by the instance's keeper, and freezes it: no answer comes, and whether the drain has
+    // begun can be seen nowhere.
+    let freeze = fleet.stage.path("freeze");
+    let begin = format!("if [ -e '{0}' ]; then rm '{0}'; kill -STOP $PPID; fi", freeze.display());
+    fleet.manifest(
+        "",
+        &format!(
+            "  worker:\n    {{R}}\n    ready: {{ exec: [\"true\"], every: 50ms, deadline: 10s }}\n    \
+             drain: {{ begin: {{ exec: [sh, -c, \"{begin}\"] }}, grace: 3s, stop_timeout: 2s }}\n    \
+             update: {{ monitor: 300ms, failure_action: pause }}\n"
+        ),
+    );
+    fleet.expect(&["up", "--to", "v1", "--yes"], 0);
+    std::fs::write(&freeze, "").unwrap();
+    let mut fleet = fleet;
+    let up = fleet.spawn("up", &["up", "--to", "v2", "--yes"]);
+    let said = fleet.wait_log("up", "unknown:");
+    assert!(said.contains("worker-1.1: drain unknown:"), "{said}");
+    for keeper in fleet.stage.pids_of(" keeper --dir ") {
+        kill(keeper, Signal::CONT).unwrap();
+    }
+    // A look at the instance shows that it runs, and not whether it was told to drain.
+    assert_eq!(fleet.stage.child(up).wait(BOUND).code(), Some(1), "{}", fleet.stage.log("up"));
+    assert_eq!(fleet.running(), ["worker-1.1@v1"]);
+    let hold =
+        fleet.view()["holds"].as_array().unwrap().iter().find(|hold| hold["reason"]["unknown"].is_object()).cloned();
+    let step = hold.expect("a hold for what is unknown")["reason"]["unknown"]["step"].to_string();
+    let status = fleet.expect(&["status"], 0);
+    assert!(status.out.contains("nobody knows how drain of worker-1.1 ended"), "{}", status.all());
+    // Not done: that is a failure, and still nothing goes on by itself.
+    let not_done = fleet.expect(&["settle", &step, "--not-done"], 1);
+    assert!(not_done.out.contains("operator settled it as not done"), "{}", not_done.all());
+    assert_eq!(fleet.running(), ["worker-1.1@v1"]);
+    // Done: what waits for it goes on.
+    fleet.expect(&["settle", &step, "--done"], 0);
+    assert_eq!(fleet.running(), ["worker-1.2@v2"]);
+    // What is neither unknown nor failed is not for settling.
+    fleet.expect(&["settle", &step, "--done"], 5);
+}

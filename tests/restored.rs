@@ -117,9 +117,16 @@ fn a_coordinator_from_an_older_copy_begins_nothing_and_what_status_says_to_type_
     // Nothing stale is believed: the instance that was draining in the copy is shown by nobody as running.
     let running = hosts.fleet.running();
     assert!(running.is_empty() || running == both, "{running:?}");
-    // The copy holds an unfinished roll, and that is what the first of them is told of.
-    hosts.fleet.expect(&["up", "--to", "v3", "--yes"], 5);
-    for verb in [&["up", "--to", "v3", "--yes", "--supersede"][..], &["rollback", "--yes"]] {
+    assert!(!status.out.contains("baton resume"), "it would be in vain: {}", status.all());
+    // Though the copy holds an unfinished roll: no way on from that one would work.
+    let verbs: [&[&str]; 5] = [
+        &["up", "--to", "v3", "--yes"],
+        &["up", "--to", "v2", "--yes"],
+        &["up", "--to", "v3", "--yes", "--supersede"],
+        &["resume"],
+        &["rollback", "--yes"],
+    ];
+    for verb in verbs {
         let refused = hosts.fleet.expect(verb, 5);
         assert!(refused.err.contains("--new-id"), "{}", refused.all());
     }
@@ -137,10 +144,55 @@ fn a_coordinator_from_an_older_copy_begins_nothing_and_what_status_says_to_type_
     let adopted = hosts.agent_command(&["adopt", &id]).output().unwrap();
     assert!(adopted.status.success(), "{adopted:?}");
     hosts.start_agent("boot-1");
-    hosts.fleet.baton(&["abort"]);
     hosts.fleet.expect(&["up", "--to", "v3", "--yes"], 0);
     // No number is used again, though the journal had never heard of some.
     assert_eq!(hosts.fleet.running(), ["worker-1.3@v3", "worker-2.3@v3"]);
+}
+
+#[test]
+fn a_single_host_with_an_older_journal_is_told_what_to_type_and_that_works() {
+    let mut fleet = Fleet::new("older1");
+    let slow = GOOD.replace("exit 0", "sleep 1; exit 0");
+    fleet.release("v1", &slow).release("v2", GOOD).release("v3", GOOD);
+    fleet.manifest("", &format!("  worker:\n    {{R}}\n    replicas: 2\n{QUICK}"));
+    fleet.expect(&["up", "--to", "v1", "--yes"], 0);
+    let up = fleet.spawn("up", &["up", "--to", "v2", "--yes"]);
+    fleet.wait_life("worker-1.1 term");
+    fleet.stage.child(up).signal(Signal::KILL);
+    fleet.stage.child(up).wait(BOUND);
+    // The journal alone comes back: the agent's ledger beside it has seen the end of the roll.
+    let folder = fleet.stage.path("state").join(&fleet.name);
+    let journal = |copy: &str| {
+        let copied = Command::new("sh").arg("-c").arg(copy).current_dir(&folder).status().unwrap();
+        assert!(copied.success());
+    };
+    journal("mkdir ../../kept && cp -a journal.db* ../../kept/");
+    fleet.expect(&["up", "--to", "v2", "--yes"], 0);
+    // Many starts later: the new coordinator id will begin with a lower term than the agent has seen.
+    for _ in 0..5 {
+        fleet.expect(&["plan"], 0);
+    }
+    journal("rm journal.db* && cp -a ../../kept/journal.db* .");
+    let status = fleet.expect(&["status"], 0);
+    for word in ["older than the fleet", "`baton coordinator --new-id`", "`baton agent adopt ID`"] {
+        assert!(status.out.contains(word), "{word}: {}", status.all());
+    }
+    assert!(!status.out.contains("baton resume"), "it would be in vain: {}", status.all());
+    let lives = fleet.lives();
+    for verb in [&["resume"][..], &["up", "--to", "v2", "--yes"], &["up", "--to", "v3", "--yes"]] {
+        let refused = fleet.expect(verb, 5);
+        assert!(refused.err.contains("baton coordinator --new-id"), "{}", refused.all());
+    }
+    assert_eq!(fleet.lives(), lives, "nothing was begun");
+    let coordinator = fleet.spawn("coordinator", &["coordinator", "--new-id"]);
+    let said = fleet.wait_log("coordinator", "listens on");
+    let line = said.lines().find(|line| line.contains("listens on")).unwrap_or_default();
+    let id = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+    fleet.stage.child(coordinator).signal(Signal::TERM);
+    fleet.stage.child(coordinator).wait(BOUND);
+    fleet.expect(&["agent", "adopt", &id], 0);
+    fleet.expect(&["up", "--to", "v3", "--yes"], 0);
+    assert_eq!(fleet.running(), ["worker-1.3@v3", "worker-2.3@v3"]);
 }
 
 #[test]

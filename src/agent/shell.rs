@@ -443,8 +443,9 @@ impl Shell {
             boot_id: self.boot_id.clone(),
             runtimes: vec![self.hands.runtime.kind()],
             address: self.config.address.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
-            term: node.link().obeys().map_or(Term(0), |claim| claim.term),
-            nonce: node.link().obeys().map_or_else(String::new, |claim| claim.nonce.clone()),
+            // Once a person has handed this agent over, what the coordinator before was at is no sign of anything.
+            term: node.link().hello_obeys().map_or(Term(0), |claim| claim.term),
+            nonce: node.link().hello_obeys().map_or_else(String::new, |claim| claim.nonce.clone()),
             rolls: node.rolls().into_iter().collect(),
             slots,
             resolutions: gathered.resolutions,

@@ -131,11 +131,16 @@ fn is_interrupted(view: &FleetView) -> bool {
     view.holds.iter().any(|hold| hold.reason == HoldReason::Interrupted)
 }
 
-/// Goes on with a roll that was paused or interrupted; one that runs is let run.
+/// Whether the journal is older than the fleet, so that nothing may go on.
+pub(super) fn is_older(view: &FleetView) -> bool {
+    view.holds.iter().any(|hold| matches!(hold.reason, HoldReason::OlderThanFleet { .. }))
+}
+
+/// Goes on with a roll that was paused or interrupted; one that runs is let run. One that cannot go on is refused.
 pub(super) async fn go_on(connection: &mut Connection) -> Result<(), Problem> {
     let view = connection.view().await?;
-    let interrupted = is_interrupted(&view);
-    if interrupted || view.roll.is_some_and(|roll| matches!(roll.state, RollState::Paused { .. })) {
+    let asks = is_interrupted(&view) || is_older(&view);
+    if asks || view.roll.is_some_and(|roll| matches!(roll.state, RollState::Paused { .. })) {
         operate(connection, &Request::Resume).await?;
     }
     Ok(())

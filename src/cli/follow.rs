@@ -7,7 +7,7 @@ use tonic::Streaming;
 
 use super::Exit;
 use super::args::Global;
-use super::carry::operate;
+use super::carry::{is_older, operate};
 use super::connect::Connection;
 use super::exit::{Problem, went_away};
 use super::live::Live;
@@ -57,6 +57,7 @@ fn judge(view: &FleetView, roll: &RollView, interrupted: bool) -> Option<(Exit, 
         RollState::NeedsPerson { safe: true } => {
             Some((Exit::Failed, because("a step failed; until `baton retry`, `baton rollback` or `baton abort`")))
         }
+        RollState::Running if is_older(view) => Some((Exit::Failed, because("the journal is older than the fleet"))),
         RollState::Running => {
             // A gate is a hold that a person ends: `up` never waits for one.
             let gate = view.holds.iter().find(|hold| matches!(hold.reason, HoldReason::Gate { .. }));

@@ -73,13 +73,22 @@ pub(super) async fn view(global: &Global, fleet: &FleetName) -> Result<FleetView
             boot_id: boot.clone(),
             runtimes: vec![RuntimeKind::Process],
             address: "127.0.0.1".to_owned(),
-            // What the ledger knows of terms and rolls is for a coordinator to judge.
             term: Term(0),
             nonce: String::new(),
             rolls: vec![],
             slots: std::collections::BTreeMap::new(),
             resolutions: std::collections::BTreeMap::new(),
         };
+        // What the ledger knows of terms and rolls may show that the journal is older than the fleet. One that obeys
+        // another coordinator id is for the coordinator to refuse.
+        if let Ok(ledger) = &ledger
+            && let Ok(of_agent) = ledger.machine()
+            && let Some(obeyed) = of_agent.link().hello_obeys()
+            && node.engine().claim().is_some_and(|claim| claim.coordinator == obeyed.coordinator)
+        {
+            (inventory.term, inventory.nonce) = (obeyed.term, obeyed.nonce.clone());
+            inventory.rolls = of_agent.rolls().into_iter().collect();
+        }
         for slot in runtime.slots().await.unwrap_or_default() {
             let Ok(instances) = runtime.inspect(&slot).await else { continue };
             let fresh = crate::worker::Worker::new(slot.clone());

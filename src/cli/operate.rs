@@ -31,10 +31,13 @@ async fn ask_and_follow(global: &Global, request: Request, args: GoOnArgs) -> Re
     let mut connection = open(global).await?;
     let result = async {
         let roll = unfinished(&mut connection).await?;
+        let is_back = connection.view().await?.roll.is_some_and(|roll| roll.parent.is_some());
         operate(&mut connection, &request).await?;
         let wanted = match request {
             Request::Abort => Some(Exit::Stopped),
             Request::Rollback => Some(Exit::RolledBack),
+            // A way back that a person carries on: that it gets there is what was asked for.
+            _ if is_back => Some(Exit::RolledBack),
             _ => None,
         };
         follow(global, &mut connection, Follow { roll, timeout: args.timeout, wanted }).await

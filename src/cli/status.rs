@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Exit;
 use super::args::{Global, StatusArgs, WatchArgs};
+use super::carry::is_older;
 use super::connect::{self, manifest};
 use super::exit::Problem;
 use super::follow;
@@ -78,6 +79,7 @@ fn print(view: &FleetView, away: bool) {
     output::line(&format!("fleet {}", view.fleet));
     if let Some(roll) = &view.roll {
         let state = match &roll.state {
+            RollState::Running | RollState::TurningBack if is_older(view) => "unfinished in this journal".to_owned(),
             RollState::Running if away => "unfinished; `baton resume` goes on".to_owned(),
             RollState::Running => "running".to_owned(),
             RollState::Paused { safe: true } => "paused".to_owned(),

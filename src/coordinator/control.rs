@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::core::{CoreHandle, Message, NewsItem, Turned, Watching};
 use super::planning::{self, PlanTurned};
-use crate::engine::{FleetView, News, RollResult, RollState};
+use crate::engine::{BeginError, FleetView, News, RollResult, RollState};
 use crate::model::{Manifest, RollId, RollNumber, SlotName};
 use crate::planner::{Ask, Planned};
 use crate::proto::v1::control_server::Control;
@@ -112,6 +112,10 @@ impl Control for ControlService {
         self.asker(request.asker.clone())?;
         let (ask, manifest) = self.read(&request).await?;
         let snapshot = self.core.ask(|answer| Message::Snapshot { answer }).await?;
+        // Before anything is said of a roll that such a journal holds: nothing of it can go on.
+        if let Some(why) = snapshot.older.clone().filter(|_| request.pull) {
+            return Err(Status::failed_precondition(BeginError::OlderThanFleet { why }.to_string()));
+        }
         if let Some((roll, _, unfinished)) = &snapshot.unfinished
             && !request.supersede
         {

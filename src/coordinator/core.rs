@@ -345,6 +345,7 @@ impl Core {
                 });
                 let _ = answer.send(Snapshot {
                     last,
+                    older: engine.older().map(str::to_owned),
                     history: crate::node::Knowledge::of(engine),
                     attached: node.attached().cloned().collect(),
                     turned_away: self.turned_away.notices(),

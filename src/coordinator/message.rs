@@ -45,6 +45,8 @@ pub(super) struct Snapshot {
     pub(super) attached: Vec<AgentId>,
     /// For people: agents that were refused, or that refused this coordinator, since their last session.
     pub(super) turned_away: Vec<String>,
+    /// What shows that the journal is older than the fleet.
+    pub(super) older: Option<String>,
     pub(super) unfinished: Option<(RollId, RollNumber, Box<Plan>)>,
     /// The last roll that changed the fleet and has ended.
     pub(super) last: Option<(RollId, RollNumber, Box<Plan>)>,

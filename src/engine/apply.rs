@@ -84,7 +84,7 @@ impl Engine {
     fn reported(&mut self, at: Timestamp, inventory: &Inventory) -> Touched {
         let agent = &inventory.agent;
         let claim = self.claim.as_ref();
-        let older = claim.and_then(|claim| evidence(inventory, claim, |roll| self.knows(agent, roll)));
+        let older = claim.and_then(|claim| evidence(inventory, claim, &self.nonces, |roll| self.knows(agent, roll)));
         let before = (self.known.has_reported(agent), self.known.older().is_some());
         self.known.report(at, inventory, older);
         // A first report lets lists leave; a sign of age silences everything. Any other one moves little.
@@ -104,10 +104,12 @@ impl Engine {
             if before.coordinator != claim.coordinator {
                 self.renewed = true;
                 self.disowned.clear();
+                self.nonces.clear();
             } else if claim.term <= before.term {
                 return Err(format!("term {} follows term {}", claim.term, before.term));
             }
         }
+        self.nonces.insert(claim.term, claim.nonce.clone());
         self.claim = Some(claim.clone());
         self.term_began = at;
         self.known = Default::default();

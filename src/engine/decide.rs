@@ -123,7 +123,7 @@ fn observed(engine: &Engine, now: Timestamp, inventory: &Inventory) -> Vec<Recor
     }
     records.push(Record::InventorySeen { inventory: Box::new(inventory.clone()) });
     let Some((roll, claim)) = engine.unfinished().zip(engine.claim()) else { return records };
-    if evidence(inventory, claim, |roll| engine.knows(agent, roll)).is_some() {
+    if evidence(inventory, claim, &engine.nonces, |roll| engine.knows(agent, roll)).is_some() {
         return records;
     }
     for id in &roll.unknown {

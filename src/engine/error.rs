@@ -27,8 +27,8 @@ pub enum BeginError {
     },
     /// The journal is older than the fleet.
     #[error(
-        "the journal is older than the fleet: {why}; run `baton coordinator --new-id`, then `baton agent adopt` on \
-         each host"
+        "the journal is older than the fleet: {why}; run `baton coordinator --new-id`, then `baton agent adopt ID` \
+         with the id that it prints on each host"
     )]
     OlderThanFleet {
         /// What shows it.
@@ -68,8 +68,8 @@ pub enum RequestError {
     },
     /// The journal is older than the fleet.
     #[error(
-        "the journal is older than the fleet: {why}; run `baton coordinator --new-id`, then `baton agent adopt` on \
-         each host"
+        "the journal is older than the fleet: {why}; run `baton coordinator --new-id`, then `baton agent adopt ID` \
+         with the id that it prints on each host"
     )]
     OlderThanFleet {
         /// What shows it.

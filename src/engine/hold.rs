@@ -23,13 +23,15 @@ pub(super) fn holds(engine: &Engine, now: Timestamp) -> Vec<HoldView> {
                 HoldReason::OlderThanFleet { why: why.clone() },
                 Vec::new(),
                 note.reported.unwrap_or(engine.term_began),
-                "`baton coordinator --new-id` here, then `baton agent adopt` on each host".to_owned(),
+                "`baton coordinator --new-id` has been run in the place of this one, and on each host, with its agent \
+                 stopped, `baton agent adopt ID` with the id that it prints"
+                    .to_owned(),
                 format!("the journal is older than the fleet: {why}; nothing begins and nothing is acknowledged"),
             ));
         }
     }
     let Some(roll) = engine.unfinished() else { return holds };
-    if engine.asleep && goes_on_by_itself(roll) {
+    if engine.asleep && engine.acknowledges() && goes_on_by_itself(roll) {
         holds.push(hold(
             now,
             HoldReason::Interrupted,

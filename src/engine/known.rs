@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::graph::Graph;
 use crate::model::{
     Admission, AgentId, Claim, Command, ExitStatus, Health, How, InstanceId, InstanceObservation, InstanceState,
-    Inventory, ReadyWait, RollId, SlotInventory, Step, StepKind, StepResult, Timestamp,
+    Inventory, ReadyWait, RollId, SlotInventory, Step, StepKind, StepResult, Term, Timestamp,
 };
 
 /// What notes told of an agent.
@@ -223,15 +223,21 @@ fn created(id: &InstanceId) -> InstanceObservation {
 }
 
 /// What in a report shows that the journal is older than the fleet, if anything does.
-pub(super) fn evidence(inventory: &Inventory, claim: &Claim, knows: impl Fn(&RollId) -> bool) -> Option<String> {
+pub(super) fn evidence(
+    inventory: &Inventory,
+    claim: &Claim,
+    nonces: &BTreeMap<Term, String>,
+    knows: impl Fn(&RollId) -> bool,
+) -> Option<String> {
     let agent = &inventory.agent;
     if inventory.term > claim.term {
         let (theirs, ours) = (inventory.term, claim.term);
         return Some(format!("agent {agent} has accepted term {theirs}, this coordinator is at term {ours}"));
     }
-    // Two journals that grew from one copy reach the same terms, never the same nonces.
-    if inventory.term == claim.term && !inventory.nonce.is_empty() && inventory.nonce != claim.nonce {
-        let term = claim.term;
+    // Two journals that grew from one copy reach the same terms, never the same nonces. Terms of the past count as
+    // well: however often a coordinator was started on the older one, it does not hold the start that the agent saw.
+    if !inventory.nonce.is_empty() && nonces.get(&inventory.term) != Some(&inventory.nonce) {
+        let term = inventory.term;
         return Some(format!("agent {agent} has accepted term {term} from another start of this coordinator"));
     }
     let stranger = inventory.rolls.iter().find(|roll| !knows(roll))?;

@@ -43,6 +43,8 @@ pub struct Engine {
     // === from facts ===
     pub(super) claim: Option<Claim>,
     pub(super) term_began: Timestamp,
+    /// By term of this coordinator id: its nonce.
+    pub(super) nonces: BTreeMap<Term, String>,
     /// The coordinator id has changed on this journal.
     pub(super) renewed: bool,
     /// By agent: rolls of the coordinator before, reported when it first answered the new one.
@@ -74,6 +76,7 @@ impl Engine {
             fleet,
             claim: None,
             term_began: Timestamp::ZERO,
+            nonces: BTreeMap::new(),
             renewed: false,
             disowned: BTreeMap::new(),
             logs: Vec::new(),
@@ -101,6 +104,9 @@ impl Engine {
         if self.claim.is_none() {
             return Err(BeginError::NotStarted);
         }
+        if let Some(why) = self.known.older() {
+            return Err(BeginError::OlderThanFleet { why: why.to_owned() });
+        }
         if let Some(roll) = self.unfinished() {
             return Err(BeginError::Unfinished {
                 roll: roll.id.clone(),
@@ -109,9 +115,6 @@ impl Engine {
                 actor: roll.actor.clone(),
                 state: roll.mode_word(),
             });
-        }
-        if let Some(why) = self.known.older() {
-            return Err(BeginError::OlderThanFleet { why: why.to_owned() });
         }
         if plan.fleet != self.fleet {
             return Err(BeginError::WrongFleet { ours: self.fleet.clone(), theirs: plan.fleet.clone() });
@@ -304,6 +307,11 @@ impl Engine {
     /// The number that the next roll gets.
     pub fn next_roll_number(&self) -> RollNumber {
         RollNumber(self.logs.last().map_or(0, |log| log.summary.number.0) + 1)
+    }
+
+    /// What shows that the journal is older than the fleet, if anything does: then nothing may begin or go on.
+    pub fn older(&self) -> Option<&str> {
+        self.known.older()
     }
 
     /// Whether outcomes may be acknowledged: not while the journal is older than the fleet, because what it would

@@ -158,6 +158,10 @@ pub struct Resolution {
     /// What stands in the way, in words for people: `release /opt/orders/v2 does not exist`. A roll that needs this
     /// component on this agent is refused before anything stops.
     pub problem: Option<String>,
+    /// A fixed port that somebody outside the fleet has, in words for people. A roll that would start the component
+    /// here is refused before anything stops.
+    #[serde(default)]
+    pub port_in_use: Option<String>,
 }
 
 /// What one agent reported.

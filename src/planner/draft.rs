@@ -107,7 +107,8 @@ pub(super) fn want<'a>(
     }
 }
 
-/// Refuses a plan that would create instances from what is not there or not right.
+/// Refuses a plan that would create instances from what is not there or not right, or start them where their port is
+/// taken.
 pub(super) fn refuse_unresolved(
     scene: &Scene<'_>,
     works: &[Work],
@@ -117,8 +118,14 @@ pub(super) fn refuse_unresolved(
     let mut problems = BTreeSet::new();
     let mut notes = BTreeSet::new();
     for work in works {
-        let Some(coming) = work.coming.as_ref().filter(|coming| coming.prepare) else { continue };
+        let Some(coming) = work.coming.as_ref().filter(|coming| coming.prepare || coming.start) else { continue };
         let (component, agent) = (&work.slot.component, &work.agent);
+        if let Some(problem) = scene.resolution(agent, component).and_then(|found| found.port_in_use.as_ref()) {
+            problems.insert(format!("component {component} on agent {agent}: {problem}"));
+        }
+        if !coming.prepare {
+            continue;
+        }
         match scene.resolution(agent, component) {
             None => {
                 problems.insert(format!(

@@ -433,8 +433,8 @@ impl Simulation {
             boot_id: "boot-1".to_owned(),
             runtimes: vec![RuntimeKind::Process],
             address: "127.0.0.1".to_owned(),
-            term: node.link().obeys().map_or(Term(0), |claim| claim.term),
-            nonce: node.link().obeys().map_or_else(String::new, |claim| claim.nonce.clone()),
+            term: node.link().hello_obeys().map_or(Term(0), |claim| claim.term),
+            nonce: node.link().hello_obeys().map_or_else(String::new, |claim| claim.nonce.clone()),
             rolls: node.rolls().into_iter().collect(),
             slots: node.inventory(seen),
             resolutions: resolve

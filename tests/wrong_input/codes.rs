@@ -8,9 +8,10 @@ fn fleet(name: &str, failure: &str) -> Fleet {
     let fleet = Fleet::new(name);
     fleet.release("v1", &GOOD.replace("exit 0", "sleep 1; exit 0")).release("v2", GOOD);
     fleet.release("dies", "#!/bin/sh\necho cannot find its licence\nexit 7\n");
+    // One that ends at once never is ready, not even for the moment before it ends.
     fleet.manifest(
         "",
-        &format!("  worker:\n    {{R}}\n    replicas: 2\n    ready: {{ exec: [\"true\"] }}\n    update: {{ monitor: 500ms{failure} }}\n"),
+        &format!("  worker:\n    {{R}}\n    replicas: 2\n    ready: {{ exec: [test, \"{{version}}\", \"!=\", dies] }}\n    update: {{ monitor: 500ms{failure} }}\n"),
     );
     fleet.expect(&["up", "--to", "v1", "--yes"], 0);
     fleet

@@ -80,6 +80,13 @@ fn a_journal_older_than_the_fleet_does_nothing_and_says_what_to_type() {
                 inventory.nonce = "of another start".to_owned();
             }),
         ),
+        (
+            "an earlier term of another start",
+            stale(|inventory| {
+                inventory.term = Term(1);
+                inventory.nonce = "of another start".to_owned();
+            }),
+        ),
         ("a roll that the journal lacks", stale(|inventory| inventory.rolls = vec![roll("r1"), roll("lost")])),
     ] {
         assert!(world.engine.outstanding().is_empty(), "{name}: nothing leaves, not even what was outstanding");
@@ -103,7 +110,8 @@ fn a_journal_older_than_the_fleet_does_nothing_and_says_what_to_type() {
 #[test]
 fn the_same_term_and_a_known_roll_are_no_sign_of_age() {
     let world = stale(|inventory| {
-        inventory.term = Term(2);
+        inventory.term = Term(1);
+        inventory.nonce = "n1".to_owned();
         inventory.rolls = vec![roll("r1")];
     });
     assert!(world.engine.acknowledges());
@@ -114,7 +122,7 @@ fn the_same_term_and_a_known_roll_are_no_sign_of_age() {
 fn a_new_coordinator_id_ends_unfinished_rolls_and_takes_the_agents_as_they_are() {
     let mut world = stale(|inventory| inventory.rolls = vec![roll("lost")]);
     let plan = Build::workers(2).plan;
-    assert!(matches!(world.engine.may_begin(&plan), Err(BeginError::Unfinished { .. })));
+    assert!(matches!(world.engine.may_begin(&plan), Err(BeginError::OlderThanFleet { .. })));
     world.engine = world.replayed();
     world.event(Event::Started(claim("c2", 3)));
     let RollState::Ended(RollResult::Superseded { .. }) = world.state() else { panic!("{:?}", world.state()) };

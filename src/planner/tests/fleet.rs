@@ -157,6 +157,7 @@ impl Fleet {
             image_id: definition.image.as_ref().map(|image| format!("sha256:{image}")),
             release: definition.release.as_ref().map(|release| Digest(format!("content of {}", release.path))),
             env_file: definition.env_file.as_ref().map(|_| Digest(self.env_file.clone())),
+            port_in_use: None,
             problem: self.problems.get(&(agent.clone(), definition.component.clone())).cloned(),
         }
     }

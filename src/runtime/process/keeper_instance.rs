@@ -255,8 +255,7 @@ impl Keeper {
             .values()
             .any(|instance| instance.main.is_some() && instance.state.ports.values().any(|&number| number == port));
         if stranger || !declared {
-            let text = format!("{}; end it or give the component another port", ports::in_use(port, &listeners));
-            return Err(retryable(FailureKind::Refused, text));
+            return Err(retryable(FailureKind::Refused, ports::end_it(port, &listeners)));
         }
         Ok(())
     }

@@ -98,8 +98,7 @@ fn inode_of(socket: &OwnedFd) -> io::Result<u64> {
 /// A taken port, named with who has it; or whatever else is wrong with the place.
 pub(super) fn port_error(at: &Place, error: &io::Error) -> RuntimeError {
     if error.kind() == io::ErrorKind::AddrInUse {
-        let text = ports::in_use(at.port, &ports::listeners(at.port));
-        return retryable(FailureKind::Refused, format!("{text}; end it or give the component another port"));
+        return retryable(FailureKind::Refused, ports::end_it(at.port, &ports::listeners(at.port)));
     }
     refused(FailureKind::Refused, format!("cannot listen on {}:{}: {}", at.host, at.port, words(error)))
 }

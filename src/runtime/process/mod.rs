@@ -16,6 +16,7 @@ mod ports;
 mod protocol;
 mod record;
 mod release;
+mod resolve;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod testing;

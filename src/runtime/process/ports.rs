@@ -158,6 +158,11 @@ pub(super) fn in_use(port: u16, listeners: &Listeners) -> String {
     }
 }
 
+/// The same, and what to do about it.
+pub(super) fn end_it(port: u16, listeners: &Listeners) -> String {
+    format!("{}; end it or give the component another port", in_use(port, listeners))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

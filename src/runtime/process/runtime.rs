@@ -14,7 +14,8 @@ use super::logs::{self, Redactor};
 use super::placeholders;
 use super::protocol::{Answer, Prepare, Request, refused, retryable, unknown};
 use super::record::{Private, Run, State};
-use super::release::{self, Depth, words};
+use super::release::{Depth, words};
+use super::resolve;
 use crate::model::{
     Definition, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceObservation, InstanceState, Resolution, Role,
     RuntimeKind, Secret, SlotName,
@@ -271,8 +272,13 @@ impl Runtime for ProcessRuntime {
 
     async fn resolve(&self, definition: &Definition, _pull: bool) -> Resolution {
         let definition = definition.clone();
-        let resolved = tokio::task::spawn_blocking(move || resolve(&definition, Depth::Verified)).await;
-        resolved.unwrap_or_else(|error| Resolution {
+        let slots = self.slots().await.unwrap_or_default();
+        let folders: Vec<SlotFolder> = slots.iter().map(|slot| self.inner.folder(slot)).collect();
+        let resolved = tokio::task::spawn_blocking(move || Resolution {
+            port_in_use: resolve::port_in_use(&definition, &folders),
+            ..resolve::resolve(&definition, Depth::Verified)
+        });
+        resolved.await.unwrap_or_else(|error| Resolution {
             problem: Some(format!("the release could not be looked at: {error}")),
             ..Resolution::default()
         })
@@ -321,7 +327,7 @@ impl Runtime for ProcessRuntime {
     async fn prepare(&self, instance: &InstanceId, blueprint: &Blueprint) -> Result<(), RuntimeError> {
         let mut definition = blueprint.definition.clone();
         let checked = definition.clone();
-        let checked = tokio::task::spawn_blocking(move || check(&checked)).await;
+        let checked = tokio::task::spawn_blocking(move || resolve::check(&checked)).await;
         let env_file = checked
             .map_err(|error| unknown(format!("{instance}: {error}")))?
             .map_err(|problem| refused(FailureKind::Missing, format!("{instance}: {problem}")))?;
@@ -454,36 +460,4 @@ impl Inner {
         argv.extend(["gateway".to_owned(), "--dir".to_owned(), folder.display().to_string()]);
         argv.iter().map(|part| Secret::new(placeholders::escape(part))).collect()
     }
-}
-
-/// Everything that can be known before an instance is made.
-fn resolve(definition: &Definition, depth: Depth) -> Resolution {
-    let mut resolution = Resolution::default();
-    let mut problems = Vec::new();
-    if !release::names_a_program(definition) {
-        problems.push("command names no program".to_owned());
-    }
-    match definition.release.as_ref().map(|release| release::check_release(release, depth)) {
-        Some(Ok(digest)) => resolution.release = Some(digest),
-        Some(Err(error)) => problems.push(error.to_string()),
-        None => {}
-    }
-    match definition.env_file.as_deref().map(release::read_env_file) {
-        Some(Ok((_, digest))) => resolution.env_file = Some(digest),
-        Some(Err(error)) => problems.push(error.to_string()),
-        None => {}
-    }
-    if !problems.is_empty() {
-        resolution.problem = Some(problems.join("; "));
-    }
-    resolution
-}
-
-/// What must still be so when an instance is made; gives the content of its env_file.
-fn check(definition: &Definition) -> Result<BTreeMap<String, String>, String> {
-    if let Some(problem) = resolve(definition, Depth::Present).problem {
-        return Err(problem);
-    }
-    let Some(file) = &definition.env_file else { return Ok(BTreeMap::new()) };
-    release::read_env_file(file).map(|(values, _)| values).map_err(|error| error.to_string())
 }
