@@ -38,7 +38,9 @@ fn commands(call: &Call) -> Vec<String> {
 fn outcomes(call: &Call) -> Vec<(String, String)> {
     let told = after(&call.text, r#"{\"outcome\":{\"command\":\""#);
     told.filter_map(|(_, rest)| {
-        let (_, step) = rest.split_once(r#"\"step\":"#)?;
+        // A frame that was cut in two must not be read on in the next one.
+        let own = rest.split(r#"{\"outcome\""#).next()?;
+        let (_, step) = own.split_once(r#"\"step\":"#)?;
         Some((word(rest).to_owned(), number(step).to_owned()))
     })
     .collect()

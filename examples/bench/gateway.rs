@@ -14,6 +14,8 @@ use crate::rig::{Outcome, median};
 
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 3;
+/// What /proc counts in; the same on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURED: Duration = Duration::from_secs(3);
 const REQUEST: &[u8] = b"GET /item HTTP/1.1\r\nHost: api.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
@@ -49,6 +51,26 @@ pub fn backend(port: &str) -> Outcome<()> {
 
 struct Ended(Child);
 
+impl Ended {
+    /// What it has used of a core so far, in seconds: unlike a rate, it does not depend on who else uses the machine.
+    fn used(&self) -> Outcome<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).ok_or("a process has times");
+        Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+    }
+}
+
+/// What was found on one way, a value a round.
+#[derive(Default)]
+struct Found {
+    rates: Vec<f64>,
+    p99: Vec<f64>,
+    failed: u64,
+    /// Microseconds of a core that the proxy used for a request.
+    cost: Vec<f64>,
+}
+
 impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -64,9 +86,9 @@ pub fn run() -> Outcome<()> {
     let quiet = |command: &mut Command| -> Outcome<Ended> {
         Ok(Ended(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
     };
-    let _backend = quiet(Command::new(&exe).args(["backend", &back.to_string()]))?;
+    let backend = quiet(Command::new(&exe).args(["backend", &back.to_string()]))?;
     let gateway_folder = folder.path().join("gateway");
-    let _gateway = quiet(
+    let gateway = quiet(
         Command::new(&exe)
             .arg("gateway")
             .arg("--dir")
@@ -89,32 +111,38 @@ pub fn run() -> Outcome<()> {
         while !control::table(&socket, "api").await?.in_use {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let mut ways = vec![("direct", back), ("gateway", front)];
-        if haproxy.is_some() {
+        let mut ways = vec![("direct", back, &backend), ("gateway", front, &gateway)];
+        if let Some(haproxy) = &haproxy {
             listening(proxy).await?;
-            ways.push(("haproxy", proxy));
+            ways.push(("haproxy", proxy, haproxy));
         }
-        let mut found: Vec<(Vec<f64>, Vec<f64>, u64)> = vec![(vec![], vec![], 0); ways.len()];
+        let mut found: Vec<Found> = ways.iter().map(|_| Found::default()).collect();
         for _ in 0..ROUNDS {
             // One after the other, again and again: what else the machine does weighs on all alike.
-            for (place, (_, port)) in ways.iter().enumerate() {
+            for (found, (_, port, server)) in found.iter_mut().zip(&ways) {
+                let before = server.used()?;
                 let (rate, p99, failed) = load(*port).await?;
-                found[place].0.push(rate);
-                found[place].1.push(p99);
-                found[place].2 += failed;
+                found.rates.push(rate);
+                found.p99.push(p99);
+                found.failed += failed;
+                found.cost.push((server.used()? - before) * 1e6 / (rate * (WARM_UP + MEASURED).as_secs_f64()));
             }
         }
         println!("{CONNECTIONS} kept connections, client, proxy and back end on the same cores\n");
         println!(
-            "{:<10} {:>12} {:>9} {:>8} {:>14} {:>12}",
-            "", "requests/s", "p99 ms", "failed", "of direct", "of haproxy"
+            "{:<10} {:>12} {:>9} {:>8} {:>14} {:>12} {:>15}",
+            "", "requests/s", "p99 ms", "failed", "of direct", "of haproxy", "cpu us/request"
         );
-        let rates: Vec<f64> = found.iter().map(|(rates, ..)| median(rates.clone())).collect();
-        for (place, (name, _)) in ways.iter().enumerate() {
+        let rates: Vec<f64> = found.iter().map(|found| median(found.rates.clone())).collect();
+        for (place, (name, ..)) in ways.iter().enumerate() {
             let of_haproxy = rates.get(2).map_or_else(|| "-".to_owned(), |peer| format!("{:.2}x", rates[place] / peer));
-            let (p99, failed) = (median(found[place].1.clone()), found[place].2);
+            let (p99, cost) = (median(found[place].p99.clone()), median(found[place].cost.clone()));
+            let failed = found[place].failed;
             let of_direct = format!("{:.2}x", rates[place] / rates[0]);
-            println!("{name:<10} {:>12.0} {p99:>9.2} {failed:>8} {of_direct:>14} {of_haproxy:>12}", rates[place]);
+            println!(
+                "{name:<10} {:>12.0} {p99:>9.2} {failed:>8} {of_direct:>14} {of_haproxy:>12} {cost:>15.1}",
+                rates[place]
+            );
         }
         Ok(())
     })

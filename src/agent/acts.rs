@@ -1,9 +1,10 @@
 //! Carrying out one effect of a worker.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::gateway::control;
 use crate::journal::SpecStore;
@@ -38,7 +39,28 @@ pub(super) struct Hands {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) specs: Arc<SpecStore>,
     pub(super) starts: Arc<Semaphore>,
+    pub(super) changes: Changes,
     pub(super) events: mpsc::Sender<AgentEvent>,
+}
+
+/// Tells who asks the runtime again and again that a slot has changed, so that they ask at once. Lost or superfluous
+/// words do no harm: everybody asks at a pace of their own as well.
+#[derive(Clone, Default)]
+pub(super) struct Changes(Arc<Mutex<BTreeMap<SlotName, watch::Sender<()>>>>);
+
+impl Changes {
+    fn of(&self, slot: &SlotName) -> watch::Receiver<()> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.entry(slot.clone()).or_default().subscribe()
+    }
+
+    /// A slot has changed.
+    pub(super) fn tell(&self, slot: &SlotName) {
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asking) = slots.get(slot) {
+            asking.send_replace(());
+        }
+    }
 }
 
 impl Hands {
@@ -170,8 +192,14 @@ impl Hands {
         let mut ticker = tokio::time::interval(every.max(Duration::from_millis(5)));
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut log_due = Instant::now();
+        // READY=1 is told to the runtime, which says so; every other probe has to be made to be answered.
+        let told = ready.probe == Some(Probe::Notify);
+        let mut changes = self.changes.of(slot);
         loop {
-            ticker.tick().await;
+            tokio::select! {
+                _ = ticker.tick() => {}
+                Ok(()) = changes.changed(), if told => ticker.reset(),
+            }
             let mut verdict = self.ask(instance, ready.probe.as_ref(), ready.timeout).await;
             // Should its deadline pass, these are its last words.
             if !verdict.ready && pace == Pace::Fast && Instant::now() >= log_due {
@@ -337,5 +365,24 @@ fn failed(error: RuntimeError) -> ActError {
         retryable: error.retryable,
         message: error.message,
         log: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_to_those_who_ask_about_that_slot_and_kept_until_they_look() {
+        let (one, other): (SlotName, SlotName) = ("worker-1".parse().unwrap(), "worker-2".parse().unwrap());
+        let changes = Changes::default();
+        changes.tell(&one);
+        let asking = changes.of(&one);
+        assert!(!asking.has_changed().unwrap(), "what was before is seen by the first question");
+        changes.tell(&other);
+        assert!(!asking.has_changed().unwrap());
+        changes.tell(&one);
+        assert!(asking.has_changed().unwrap());
+        assert!(changes.of(&one).same_channel(&asking), "one channel a slot, however often it is asked about");
     }
 }

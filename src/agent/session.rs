@@ -9,8 +9,9 @@ use crate::proto::{from_agent, to_agent};
 use crate::transport::{Address, MESSAGE_MAX, Security, connect};
 
 /// Words that may wait to be sent. A slow coordinator must not make an agent grow: what does not fit ends the session,
-/// and everything that must arrive is sent again in the next one.
-const OUTBOX: usize = 1_024;
+/// and everything that must arrive is sent again in the next one. Room for an outcome and a word of progress from each
+/// of a thousand slots at the same moment, twice.
+const OUTBOX: usize = 4_096;
 
 /// What a session tells the shell.
 #[derive(Debug)]

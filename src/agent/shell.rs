@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use super::acts::{Hands, STARTS_MAX};
+use super::acts::{Changes, Hands, STARTS_MAX};
 use super::session::{self, News};
 use super::{AgentConfig, AgentError};
 use crate::driver::{Driver, Tag};
 use crate::journal::{JournalKind, SpecStore, SqliteJournal};
 use crate::link::{AgentEndEvent, AgentEndRecord};
 use crate::model::{
-    AgentHello, AgentId, ComponentName, CoordinatorId, Definition, FleetName, InstanceObservation, Inventory,
-    PROTOCOL_VERSION, Resolution, SlotName, Term, ToAgent, ToCoordinator,
+    AgentHello, AgentId, CommandId, ComponentName, CoordinatorId, Definition, Digest, FleetName, InstanceObservation,
+    Inventory, PROTOCOL_VERSION, Resolution, SlotName, StepId, Term, ToAgent, ToCoordinator,
 };
 use crate::node::{AgentEffect, AgentEvent, AgentKey, AgentNode, AgentRecord};
 use crate::sys;
@@ -31,6 +31,13 @@ const NEWS_EVERY: Duration = Duration::from_millis(200);
 /// A report goes out at least so often, so that a coordinator's picture is never older.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
+/// Definitions remembered as kept. A stage names few, however many slots it has.
+const KEPT_MAX: usize = 64;
+
+/// Between two reports that nobody asked for, so many times what the last one took to gather: a host with a thousand
+/// slots has better things to do in a roll than to look at all of them five times a second.
+const REPORT_SHARE: u32 = 4;
+
 /// Why a gathering of inventory was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum For {
@@ -40,6 +47,7 @@ enum For {
 
 struct Gathered {
     purpose: For,
+    took: Duration,
     slots: BTreeMap<SlotName, Vec<InstanceObservation>>,
     resolutions: BTreeMap<ComponentName, Resolution>,
 }
@@ -57,7 +65,13 @@ pub(super) struct Shell {
     dial: Option<AbortHandle>,
     watches: BTreeMap<AgentKey, AbortHandle>,
     acting: BTreeSet<AgentKey>,
+    /// Definitions that this life has put into the spec store, at most [`KEPT_MAX`] of them.
+    kept: BTreeMap<Digest, Definition>,
+    /// Acknowledged outcomes that are not in the ledger yet.
+    acknowledged: Vec<(CommandId, StepId)>,
     stale: bool,
+    /// How long news wait for what the last report has cost.
+    report_pause: Duration,
     boot_id: String,
     _lock: sys::lock::FileLock,
     _name: sys::abstract_socket::NameHold,
@@ -131,6 +145,7 @@ impl Shell {
             runtime: config.runtime.clone(),
             specs: Arc::new(specs),
             starts: Arc::new(Semaphore::new(STARTS_MAX)),
+            changes: Changes::default(),
             events: events_out,
         };
         Ok(Self {
@@ -146,7 +161,10 @@ impl Shell {
             dial: None,
             watches: BTreeMap::new(),
             acting: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            acknowledged: vec![],
             stale: false,
+            report_pause: Duration::ZERO,
             boot_id,
             _lock: lock,
             _name: name,
@@ -181,17 +199,21 @@ impl Shell {
             let wake = self.driver.next_deadline()?.unwrap_or(Duration::from_secs(3_600));
             let mut batch = vec![];
             tokio::select! {
-                () = &mut stop => return Ok(()),
+                () = &mut stop => return self.step_with_acknowledged(batch),
                 Some(event) = self.events.recv() => batch.push(event),
                 Some(news) = self.news.recv() => self.hear(news, &mut batch),
                 Some(gathered) = self.gathered.recv() => self.gathered(gathered).await,
                 hint = hints.recv(), if hints_open => match hint {
-                    Some(_) => self.stale = true,
+                    Some(hint) => {
+                        self.hands.changes.tell(&hint.slot);
+                        self.stale = true;
+                    }
                     None => hints_open = false,
                 },
                 _ = report.tick() => {
+                    self.step_with_acknowledged(vec![])?;
                     since_report += NEWS_EVERY;
-                    if self.stale || since_report >= REPORT_EVERY {
+                    if (self.stale && since_report >= self.report_pause) || since_report >= REPORT_EVERY {
                         since_report = Duration::ZERO;
                         self.stale = false;
                         if self.node().link().is_up() {
@@ -211,8 +233,22 @@ impl Shell {
                     break;
                 }
             }
-            self.step(batch)?;
+            // A word about the session is no fact: it has no sync that acknowledgements could share.
+            if batch.iter().any(|event| !matches!(event, AgentEvent::Link(_) | AgentEvent::Tick)) {
+                self.step_with_acknowledged(batch)?;
+            } else {
+                self.step(batch)?;
+            }
         }
+    }
+
+    /// Acknowledgements wait for something that needs a sync anyway, or for the next look at the clock. Nothing comes
+    /// of them but that the ledger may forget, and for one that is lost with the host the outcome is told again.
+    fn step_with_acknowledged(&mut self, mut events: Vec<AgentEvent>) -> Result<(), AgentError> {
+        if !self.acknowledged.is_empty() {
+            events.push(AgentEvent::Acknowledged(std::mem::take(&mut self.acknowledged)));
+        }
+        self.step(events)
     }
 
     fn step(&mut self, events: Vec<AgentEvent>) -> Result<(), AgentError> {
@@ -308,10 +344,7 @@ impl Shell {
             }
             ToAgent::Command { command, definitions } => {
                 let admitted = self.config.policy.admit(&command, &definitions).and_then(|()| {
-                    definitions
-                        .iter()
-                        .try_for_each(|(digest, definition)| self.hands.specs.put(digest, definition))
-                        .map_err(|error| crate::cause::chain(&error))
+                    definitions.into_iter().try_for_each(|(digest, definition)| self.keep(digest, definition))
                 });
                 match admitted {
                     Ok(()) => batch.push(AgentEvent::Command(Box::new(command))),
@@ -322,12 +355,25 @@ impl Shell {
                 }
             }
             ToAgent::Recall { command, term } => batch.push(AgentEvent::Recall { command, term }),
-            ToAgent::Acknowledge(outcomes) => batch.push(AgentEvent::Acknowledged(outcomes)),
+            ToAgent::Acknowledge(outcomes) => self.acknowledged.extend(outcomes),
             ToAgent::Forget(rolls) => batch.push(AgentEvent::Forget(rolls)),
             ToAgent::Report { number, resolve, pull } => self.gather(For::Report(number), resolve, pull),
             ToAgent::Logs { number, slot, lines } => self.read_logs(number, slot, lines),
             ToAgent::Heartbeat => {}
         }
+    }
+
+    /// Keeps a definition before the ledger names it; one that this life has kept is not looked at again.
+    fn keep(&mut self, digest: Digest, definition: Definition) -> Result<(), String> {
+        if self.kept.get(&digest) == Some(&definition) {
+            return Ok(());
+        }
+        self.hands.specs.put(&digest, &definition).map_err(|error| crate::cause::chain(&error))?;
+        if self.kept.len() >= KEPT_MAX {
+            self.kept.clear();
+        }
+        self.kept.insert(digest, definition);
+        Ok(())
     }
 
     fn send(&mut self, word: ToCoordinator) {
@@ -413,6 +459,7 @@ impl Shell {
         let (runtime, policy, out) =
             (self.hands.runtime.clone(), self.config.policy.clone(), self.gathered_out.clone());
         let known: BTreeSet<SlotName> = self.node().workers().keys().cloned().collect();
+        let begun = Instant::now();
         tokio::spawn(async move {
             let mut names = known;
             names.extend(runtime.slots().await.unwrap_or_default());
@@ -423,6 +470,7 @@ impl Shell {
                     slots.insert(slot, instances);
                 }
             }
+            let took = begun.elapsed();
             let mut resolutions = BTreeMap::new();
             for (component, definition) in resolve {
                 let resolution = match policy.admit_definition(&definition) {
@@ -431,11 +479,12 @@ impl Shell {
                 };
                 resolutions.insert(component, resolution);
             }
-            let _ = out.send(Gathered { purpose, slots, resolutions }).await;
+            let _ = out.send(Gathered { purpose, took, slots, resolutions }).await;
         });
     }
 
     async fn gathered(&mut self, gathered: Gathered) {
+        self.report_pause = gathered.took * REPORT_SHARE;
         let node = self.node();
         let slots = node.inventory(&gathered.slots);
         let inventory = Inventory {

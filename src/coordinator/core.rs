@@ -14,8 +14,8 @@ use crate::driver::{Driver, Tag};
 use crate::engine::{self, FleetView, RollSummary};
 use crate::journal::{JournalKind, SpecStore, SqliteJournal};
 use crate::model::{
-    AgentId, Claim, CoordinatorId, Definition, Digest, FleetName, HelloReply, Inventory, PROTOCOL_VERSION, PlanKind,
-    RollId, RollNumber, SlotName, Term, ToAgent, ToCoordinator,
+    AgentId, Claim, CommandId, CoordinatorId, Definition, Digest, FleetName, HelloReply, Inventory, PROTOCOL_VERSION,
+    PlanKind, RollId, RollNumber, SlotName, StepId, Term, ToAgent, ToCoordinator,
 };
 use crate::node::{CoordinatorEffect, CoordinatorEvent, CoordinatorKey, CoordinatorNode, CoordinatorRecord};
 use crate::sys;
@@ -173,7 +173,7 @@ impl Core {
 
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), CoordinatorError> {
         for (key, effect) in self.driver.outstanding()? {
-            self.carry_out(key, effect, &mut BTreeMap::new());
+            self.carry_out(key, effect, &mut Sending::default());
         }
         let mut views = tokio::time::interval(VIEW_EVERY);
         views.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -233,13 +233,13 @@ impl Core {
             self.tell(record, wall_ms);
         }
         self.view_stale |= !batch.facts.is_empty() || !batch.notes.is_empty();
-        let mut acknowledgements = BTreeMap::new();
+        let mut sending = Sending::default();
         for (key, effect) in batch.changed {
             if let Some(effect) = effect {
-                self.carry_out(key, effect, &mut acknowledgements);
+                self.carry_out(key, effect, &mut sending);
             }
         }
-        for (agent, outcomes) in acknowledgements {
+        for (agent, outcomes) in sending.acknowledgements {
             self.word(&agent, ToAgent::Acknowledge(outcomes));
         }
         if answers.iter().any(Answer::changes_what_is_shown) {
@@ -477,23 +477,14 @@ impl Core {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        key: CoordinatorKey,
-        effect: CoordinatorEffect,
-        acknowledgements: &mut BTreeMap<AgentId, Vec<(crate::model::CommandId, crate::model::StepId)>>,
-    ) {
+    fn carry_out(&mut self, key: CoordinatorKey, effect: CoordinatorEffect, sending: &mut Sending) {
         match effect {
             CoordinatorEffect::Command { agent, mut command } => {
                 command.term = self.claim.term;
                 let mut definitions = BTreeMap::new();
                 for digest in command.steps.iter().filter_map(|step| step.act.definition()) {
-                    match self.handle.specs.get(digest) {
-                        Ok(Some(definition)) => {
-                            definitions.insert(digest.clone(), definition);
-                        }
-                        Ok(None) => tracing::error!(%digest, "a definition is not in the spec store"),
-                        Err(error) => tracing::error!(why = crate::cause::chain(&error), "cannot read a definition"),
+                    if let Some(definition) = sending.definition(&self.handle.specs, digest) {
+                        definitions.insert(digest.clone(), definition);
                     }
                 }
                 self.word(&agent, ToAgent::Command { command: *command, definitions });
@@ -509,7 +500,7 @@ impl Core {
             CoordinatorEffect::Forget { agent, rolls } => self.word(&agent, ToAgent::Forget(rolls)),
             CoordinatorEffect::Heartbeat { agent } => self.word(&agent, ToAgent::Heartbeat),
             CoordinatorEffect::Acknowledge { agent, command, step } => {
-                acknowledgements.entry(agent).or_default().push((command, step));
+                sending.acknowledgements.entry(agent).or_default().push((command, step));
             }
             CoordinatorEffect::PlanRollback { roll } => {
                 let CoordinatorKey::Engine(_) = key else { return };
@@ -548,6 +539,32 @@ impl Core {
                 let _ = answer.send(engine.newest_summaries(limit));
             }
         }
+    }
+}
+
+/// What one turn sends, put together.
+#[derive(Default)]
+struct Sending {
+    acknowledgements: BTreeMap<AgentId, Vec<(CommandId, StepId)>>,
+    /// Read once a turn: a stage of a thousand slots names few definitions. Not kept longer, so that what was put right
+    /// on disk is seen, and values do not lie in memory for no reason.
+    definitions: BTreeMap<Digest, Option<Definition>>,
+}
+
+impl Sending {
+    fn definition(&mut self, specs: &SpecStore, digest: &Digest) -> Option<Definition> {
+        let read = || match specs.get(digest) {
+            Ok(Some(definition)) => Some(definition),
+            Ok(None) => {
+                tracing::error!(%digest, "a definition is not in the spec store");
+                None
+            }
+            Err(error) => {
+                tracing::error!(why = crate::cause::chain(&error), "cannot read a definition");
+                None
+            }
+        };
+        self.definitions.entry(digest.clone()).or_insert_with(read).clone()
     }
 }
 

@@ -57,7 +57,17 @@ impl<'a> Scene<'a> {
 
     /// The slots of a component that have an instance anywhere.
     pub(super) fn slots_of(&self, component: &ComponentName) -> Vec<SlotName> {
-        self.slots().filter(|slot| slot.component == *component).cloned().collect()
+        let there = |found: &[(&AgentId, &SlotInventory)]| found.iter().any(|(_, s)| !s.instances.is_empty());
+        self.reported(component).filter(|(_, found)| there(found)).map(|(slot, _)| slot.clone()).collect()
+    }
+
+    /// What was reported of a component's slots, without a look at all others.
+    fn reported(
+        &self,
+        component: &ComponentName,
+    ) -> impl Iterator<Item = (&SlotName, &Vec<(&'a AgentId, &'a SlotInventory)>)> {
+        let at = |index| SlotName::new(component.clone(), index);
+        self.slots.range(at(0)..=at(u32::MAX))
     }
 
     /// Every component that has an instance anywhere.
@@ -114,9 +124,8 @@ impl<'a> Scene<'a> {
     /// succeeded last.
     pub(super) fn last_definition(&self, component: &ComponentName) -> Option<&'a Definition> {
         let newest = self
-            .slots_of(component)
-            .iter()
-            .flat_map(|slot| self.instances(slot))
+            .reported(component)
+            .flat_map(|(slot, _)| self.instances(slot))
             .filter_map(|found| self.made_with(found.seen).map(|definition| (found.seen.id.number, definition)))
             .max_by_key(|(number, _)| *number);
         newest
@@ -130,11 +139,15 @@ impl<'a> Scene<'a> {
         known: &BTreeMap<ComponentName, Definition>,
     ) -> Vec<(SlotName, AgentId, InstanceId, &'a SlotInventory)> {
         let mut running = Vec::new();
+        // Once for each component: its last definition is found by looking at all its instances.
+        let mut gateways: BTreeMap<&ComponentName, bool> = BTreeMap::new();
         for (slot, found) in &self.slots {
-            let definition = known.get(&slot.component).or_else(|| self.last_definition(&slot.component));
-            // The gateway that Baton adds is known by its name, even when its definition is lost.
-            let named = slot.component.as_str() == super::gateway::GATEWAY;
-            if !definition.map_or(named, is_gateway) {
+            let of_gateway = *gateways.entry(&slot.component).or_insert_with_key(|name| {
+                let definition = known.get(*name).or_else(|| self.last_definition(name));
+                // The gateway that Baton adds is known by its name, even when its definition is lost.
+                definition.map_or(name.as_str() == super::gateway::GATEWAY, is_gateway)
+            });
+            if !of_gateway {
                 continue;
             }
             for (agent, inventory) in found {

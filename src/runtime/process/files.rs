@@ -113,8 +113,10 @@ impl SlotFolder {
 pub(super) enum Durability {
     /// Synced: file and folder.
     Synced,
-    /// Atomic, and lost with the host: for what a reboot makes void anyway.
-    Atomic,
+    /// For what a reboot makes void anyway: after a loss of power there is the old file or the new one. Its content is
+    /// synced all the same: some file systems rename first and write later, and half a record would be worse than an
+    /// old one.
+    Whole,
 }
 
 /// Replaces a file (0600) by a new one, or leaves it as it was.
@@ -123,9 +125,7 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T, durability: Durab
     let fresh = path.with_extension("json.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(&serde_json::to_vec(value)?)?;
-    if durability == Durability::Synced {
-        file.sync_all()?;
-    }
+    file.sync_all()?;
     fs::rename(&fresh, path)?;
     if durability == Durability::Synced {
         sync_folder(folder)?;

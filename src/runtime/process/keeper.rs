@@ -116,6 +116,8 @@ pub(super) struct Keeper {
     pub(super) pid: i32,
     pub(super) instances: BTreeMap<u64, Instance>,
     pub(super) sockets: Sockets,
+    /// What the record of the sockets says.
+    saved_sockets: SlotRecord,
     pub(super) clients: BTreeMap<u64, Client>,
     pub(super) next_client: u64,
     pub(super) execs: Vec<Exec>,
@@ -173,6 +175,7 @@ impl Keeper {
             pid: rustix::process::getpid().as_raw_pid(),
             instances: BTreeMap::new(),
             sockets: Sockets::default(),
+            saved_sockets: SlotRecord::default(),
             clients: BTreeMap::new(),
             next_client: 1,
             execs: Vec::new(),
@@ -229,6 +232,7 @@ impl Keeper {
                 say(&format!("cannot take back the socket of port {}: {error}", socket.at.port));
             }
         }
+        self.saved_sockets = record;
         for &number in &numbers {
             self.reserve_chosen(number);
         }
@@ -402,11 +406,15 @@ impl Keeper {
     }
 
     /// Writes down which sockets there are. Without it a later keeper could not take them back, nothing worse.
-    pub(super) fn save_sockets(&self) {
-        let saved = self
-            .sockets
-            .record()
-            .and_then(|record| files::write_json(&self.folder.slot_record(), &record, files::Durability::Synced));
+    /// With the host the sockets go, so the record need not outlive it.
+    pub(super) fn save_sockets(&mut self) {
+        let saved = self.sockets.record().and_then(|record| {
+            if record != self.saved_sockets {
+                files::write_json(&self.folder.slot_record(), &record, files::Durability::Whole)?;
+                self.saved_sockets = record;
+            }
+            Ok(())
+        });
         if let Err(error) = saved {
             say(&format!("cannot record the sockets: {error}"));
         }

@@ -392,7 +392,7 @@ impl Keeper {
         if state == instance.state {
             return Ok(());
         }
-        self.replace_state(number, state)?;
+        self.replace_state(number, state, Durability::Synced)?;
         if let Some(instance) = self.instances.get_mut(&number)
             && instance.state.run == Run::Exited
         {
@@ -404,12 +404,18 @@ impl Keeper {
     }
 
     /// Writes a state and takes it for the true one only then.
-    pub(super) fn replace_state(&mut self, number: u64, state: State) -> Result<(), RuntimeError> {
-        files::write_json(&self.folder.state(number), &state, Durability::Synced)
+    pub(super) fn replace_state(
+        &mut self,
+        number: u64,
+        state: State,
+        durability: Durability,
+    ) -> Result<(), RuntimeError> {
+        files::write_json(&self.folder.state(number), &state, durability)
             .map_err(|error| cannot_write(&state, &error))?;
         if let Some(instance) = self.instances.get_mut(&number) {
             instance.state = state;
-            instance.unsaved = false;
+            // One that still had to be synced still has to be.
+            instance.unsaved &= durability != Durability::Synced;
         }
         Ok(())
     }
@@ -426,7 +432,8 @@ impl Keeper {
         }
         let mut state = instance.state.clone();
         state.signals.insert(name.to_owned());
-        self.replace_state(number, state)?;
+        // For the next keeper of this very process: with the host the process goes, and with it what it was sent.
+        self.replace_state(number, state, Durability::Whole)?;
         let instance = self.instances.get(&number).ok_or_else(|| no_such(number))?;
         let Some(main) = &instance.main else { return Ok(()) };
         main.signal(signal).map_err(|error| {

@@ -87,7 +87,7 @@ impl Keeper {
         }
         instance.state.notified = notification.ready;
         // A reboot makes it void, so it need not have reached the disk.
-        if let Err(error) = files::write_json(&self.folder.state(number), &instance.state, Durability::Atomic) {
+        if let Err(error) = files::write_json(&self.folder.state(number), &instance.state, Durability::Whole) {
             say(&format!("cannot record the readiness of {}: {error}", instance.state.instance));
         }
         self.changed(number);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::files;
+use super::files::{self, Durability};
 use super::keeper::{Keeper, say};
 use super::keeper_instance::no_such;
 use super::logs;
@@ -100,7 +100,7 @@ impl Keeper {
         state.held = state.held && again;
         state.restarts += u32::from(again);
         // On disk before it is the program. If this keeper ends here, the gate never opens.
-        self.replace_state(number, state)?;
+        self.replace_state(number, state, Durability::Synced)?;
         self.save_sockets();
         let identity = waiting.identity().clone();
         if let Some(instance) = self.instances.get_mut(&number) {
