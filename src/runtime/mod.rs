@@ -80,8 +80,8 @@ pub trait Runtime: Send + Sync {
     /// Creates, starts nothing. The same instance with the same spec again is success; with another it is refused.
     async fn prepare(&self, instance: &InstanceId, blueprint: &Blueprint) -> Result<(), RuntimeError>;
 
-    /// Starts a created or ended instance, at once also where a back-off is under way, and says where it is reached. From here on it is started again when it
-    /// crashes (jobs are not), until [`Runtime::hold_restart`].
+    /// Starts a created or ended instance, at once also where a back-off is under way, and says where it is reached.
+    /// From here on it is started again when it crashes (jobs are not), until [`Runtime::hold_restart`].
     async fn start(&self, instance: &InstanceId) -> Result<Endpoint, RuntimeError>;
 
     /// From here on its end is its end.
