@@ -13,6 +13,7 @@
 //! | [`driver`] | decide, apply, append, sync, effects | `model`, `journal` |
 //! | [`simulator`] | virtual time over the pure rooms | the pure rooms, `driver`, `journal`, `runtime::fake` |
 //! | [`journal`], [`runtime`], [`probe`], [`gateway`], [`manifest`] | thin IO | `model` (and [`sys`]) |
+//! | [`compose`] | a Compose project → manifest, in Compose's own words | `model`, `manifest`, `sys` |
 //! | [`transport`] | Unix sockets, TCP with mutual TLS, who is at the other end | `sys` |
 //! | [`proto`] | generated code and the conversions between wire and model | `model` |
 //! | [`agent`], [`coordinator`] | IO around the pure machines | all of the above, never each other |
@@ -24,6 +25,7 @@
 pub mod agent;
 pub mod cause;
 pub mod cli;
+pub mod compose;
 pub mod coordinator;
 pub mod driver;
 pub mod engine;

@@ -35,7 +35,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("runtime", &["model", "sys"]),
     ("probe", &["model", "sys"]),
     ("gateway", &["model", "sys", "proto"]),
-    ("compose", &["model", "sys"]),
+    ("compose", &["model", "manifest", "sys"]),
     ("manifest", &["model", "sys"]),
     ("transport", &["sys"]),
     ("proto", &["model"]),

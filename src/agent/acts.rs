@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::gateway::control;
 use crate::journal::SpecStore;
 use crate::model::{
-    Call, Definition, Digest, DrainBegin, Endpoint, FailureKind, InstanceId, Probe, SlotName, placeholder,
+    Call, Definition, Digest, DrainBegin, Endpoint, FailureKind, Health, InstanceId, Probe, SlotName, placeholder,
 };
 use crate::node::AgentEvent;
 use crate::probe;
@@ -254,6 +254,15 @@ impl Hands {
                 Some(true) => verdict(true, "READY=1"),
                 Some(false) => verdict(false, "READY=1 not said yet"),
                 None => verdict(false, "nobody can say"),
+            },
+            Some(Probe::Health) => match self.runtime.inspect(&instance.slot).await {
+                Ok(instances) => match instances.iter().find(|seen| seen.id == *instance).map(|seen| seen.health) {
+                    Some(Health::Ready) => verdict(true, "healthy"),
+                    Some(Health::Unready) => verdict(false, "unhealthy"),
+                    Some(Health::Unknown) => verdict(false, "its healthcheck has not said healthy yet"),
+                    None => verdict(false, "it is not there"),
+                },
+                Err(error) => verdict(false, &error.message),
             },
         }
     }

@@ -38,9 +38,18 @@ pub(super) struct Cli {
 /// Where the fleet is.
 #[derive(Args, Debug, Clone)]
 pub(super) struct Global {
-    /// The manifest [default: baton.yaml here]
+    /// The manifest, or a Compose file; of those several [default: baton.yaml here, else as Compose finds its own]
     #[arg(short = 'f', long = "file", global = true, value_name = "FILE")]
-    pub(super) file: Option<PathBuf>,
+    pub(super) file: Vec<PathBuf>,
+    /// Compose: the project's name
+    #[arg(short = 'p', long, global = true, value_name = "NAME")]
+    pub(super) project_name: Option<String>,
+    /// Compose: also the services of this profile. May be given again
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) profile: Vec<String>,
+    /// Compose: variables from this file instead of .env. May be given again
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
     /// State folder, one folder in it for each fleet [default: /var/lib/baton for root, else $XDG_STATE_HOME/baton]
     #[arg(long, global = true, value_name = "DIR", env = "BATON_STATE")]
     pub(super) state: Option<PathBuf>,

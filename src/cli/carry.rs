@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::Exit;
 use super::args::{Global, HowArgs, RestartArgs, RollArgs, SlotArgs, UpArgs};
 use super::confirm::confirm;
-use super::connect::{self, Connection, manifest, needed_manifest};
+use super::connect::{self, Connection};
 use super::exit::{Problem, went_away};
 use super::follow::{self, Follow};
 use super::output;
 use super::plan::{self, Asked, up_ask};
+use super::project::{Written, needed, written};
 use crate::engine::{FleetView, HoldReason, Request, RollState};
 use crate::planner::{Ask, render};
 use crate::proto::v1::{BeginRequest, OperateRequest};
@@ -17,8 +18,9 @@ use crate::proto::v1::{BeginRequest, OperateRequest};
 /// Between two looks while waiting for another roll's end.
 const WAIT_PACE: Duration = Duration::from_millis(250);
 
-pub(super) async fn up(global: &Global, args: UpArgs) -> Result<Exit, Problem> {
-    let manifest = needed_manifest(global)?;
+pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Problem> {
+    let Written { manifest, version } = needed(global, args.what.to.as_deref()).await?;
+    args.what.to = args.what.to.or(version);
     let asked =
         Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: true, supersede: args.supersede };
     carry(global, asked, &args.how).await
@@ -26,24 +28,24 @@ pub(super) async fn up(global: &Global, args: UpArgs) -> Result<Exit, Problem> {
 
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Restart { components: args.components });
-    let manifest = manifest(global)?;
+    let manifest = written(global, None).await?.map(|written| written.manifest);
     carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
 }
 
 pub(super) async fn down(global: &Global, args: RollArgs) -> Result<Exit, Problem> {
-    let manifest = manifest(global)?;
+    let manifest = written(global, None).await?.map(|written| written.manifest);
     carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false }, &args.how).await
 }
 
 pub(super) async fn drain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Drain { slot: args.slot });
-    let manifest = manifest(global)?;
+    let manifest = written(global, None).await?.map(|written| written.manifest);
     carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
 }
 
 pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Undrain { slot: args.slot });
-    let manifest = manifest(global)?;
+    let manifest = written(global, None).await?.map(|written| written.manifest);
     carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
 }
 

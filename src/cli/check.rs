@@ -2,11 +2,11 @@
 
 use super::Exit;
 use super::args::Global;
-use super::connect::needed_manifest;
 use super::exit::Problem;
+use super::project::needed_manifest;
 
-pub(super) fn run(global: &Global) -> Result<Exit, Problem> {
-    let manifest = needed_manifest(global)?;
+pub(super) async fn run(global: &Global) -> Result<Exit, Problem> {
+    let manifest = needed_manifest(global).await?;
     crate::planner::refuse_floors(&manifest).map_err(|error| Problem::new(Exit::Usage, error.to_string()))?;
     let slots: u32 = manifest.components.values().map(|definition| definition.replicas).sum();
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });

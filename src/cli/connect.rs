@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use super::Exit;
 use super::args::Global;
 use super::exit::Problem;
+pub(super) use super::project::manifest;
 use crate::agent::{self, AgentConfig, Policy};
 use crate::coordinator::{Coordinator, CoordinatorConfig, HEARTBEAT};
 use crate::engine::FleetView;
@@ -21,31 +22,6 @@ use crate::transport::{Address, MESSAGE_MAX, connect};
 
 /// How long the embedded agent may take to attach: it first brings up the keepers of everything that should run.
 const ATTACH_MAX: Duration = Duration::from_secs(30);
-
-/// The manifest, where there is one.
-pub(super) fn manifest(global: &Global) -> Result<Option<Manifest>, Problem> {
-    let path = match &global.file {
-        Some(path) => path.clone(),
-        None => {
-            let found = ["baton.yaml", "baton.yml"].into_iter().map(PathBuf::from).find(|path| path.exists());
-            match found {
-                Some(path) => path,
-                None => return Ok(None),
-            }
-        }
-    };
-    crate::manifest::load(&path).map(Some).map_err(|error| Problem::new(Exit::Usage, error.to_string()))
-}
-
-/// The manifest, which this verb needs.
-pub(super) fn needed_manifest(global: &Global) -> Result<Manifest, Problem> {
-    manifest(global)?.ok_or_else(|| {
-        Problem::new(
-            Exit::Usage,
-            "there is no baton.yaml here; write one (see docs/manifest.md) or name it with -f FILE",
-        )
-    })
-}
 
 /// The state root.
 pub(super) fn state_root(global: &Global) -> Result<PathBuf, Problem> {

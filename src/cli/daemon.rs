@@ -28,7 +28,7 @@ async fn told_to_stop() {
 }
 
 pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     let config = CoordinatorConfig {
         folder: state_root(global)?.join(fleet.as_str()),
         fleet,
@@ -60,7 +60,7 @@ pub(super) async fn coordinator(global: &Global, args: CoordinatorArgs) -> Resul
 }
 
 pub(super) async fn agent(global: &Global, args: AgentArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     let refused = |error: AgentError| {
         let exit = if matches!(error, AgentError::Ledger(_)) { Exit::Failed } else { Exit::Refused };
         Problem::of(exit, &error)

@@ -16,7 +16,7 @@ pub(super) async fn asked(connection: &mut Connection, limit: u32) -> Result<Vec
 }
 
 pub(super) async fn run(global: &Global, args: HistoryArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     let rolls = match connect::running(global, &fleet).await? {
         Some(mut connection) => asked(&mut connection, args.limit).await?,
         None => offline::history(global, &fleet, args.limit as usize)?,

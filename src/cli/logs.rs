@@ -8,7 +8,7 @@ use super::{offline, output};
 use crate::proto::v1::LogsRequest;
 
 pub(super) async fn run(global: &Global, args: LogsArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     let lines = match connect::running(global, &fleet).await? {
         Some(mut connection) => {
             let request = LogsRequest { asker: connection.asker(), slot: args.slot.to_string(), lines: args.lines };

@@ -15,6 +15,7 @@ mod offline;
 mod operate;
 mod output;
 mod plan;
+mod project;
 mod status;
 mod words;
 
@@ -64,7 +65,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 async fn dispatch(global: args::Global, verb: Verb) -> Exit {
     output::init_logging(&verb);
     let result = match verb {
-        Verb::Check => check::run(&global),
+        Verb::Check => check::run(&global).await,
         Verb::Plan(args) => plan::run(&global, args).await,
         Verb::Up(args) => carry::up(&global, args).await,
         Verb::Restart(args) => carry::restart(&global, args).await,

@@ -12,7 +12,7 @@ use crate::engine::{Request, RollState};
 use crate::model::StepId;
 
 async fn open(global: &Global) -> Result<Connection, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     connect::any(global, &fleet).await
 }
 

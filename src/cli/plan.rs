@@ -2,9 +2,10 @@
 
 use super::Exit;
 use super::args::{Global, PlanArgs, WhatArgs};
-use super::connect::{self, Connection, needed_manifest};
+use super::connect::{self, Connection};
 use super::exit::Problem;
 use super::output;
+use super::project::{Written, needed};
 use crate::model::{Manifest, Plan};
 use crate::planner::{Ask, Report, render};
 use crate::proto::v1::{PlanReply, PlanRequest};
@@ -68,8 +69,9 @@ pub(super) fn up_ask(what: &WhatArgs) -> Ask {
     Ask::Up { to: what.to.clone(), only: what.only.clone(), remove_orphans: what.remove_orphans }
 }
 
-pub(super) async fn run(global: &Global, args: PlanArgs) -> Result<Exit, Problem> {
-    let manifest = needed_manifest(global)?;
+pub(super) async fn run(global: &Global, mut args: PlanArgs) -> Result<Exit, Problem> {
+    let Written { manifest, version } = needed(global, args.what.to.as_deref()).await?;
+    args.what.to = args.what.to.or(version);
     let fleet = connect::fleet(global, Some(&manifest))?;
     let mut connection = connect::any(global, &fleet).await?;
     let asked = Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: false, supersede: true };

@@ -17,7 +17,7 @@ use crate::model::{Admission, Health, InstanceObservation, InstanceState};
 const PAST_ROLLS: u32 = 10;
 
 pub(super) async fn run(global: &Global, _args: StatusArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     let is_back = |view: &FleetView| view.roll.as_ref().is_some_and(|roll| roll.parent.is_some());
     let (view, notices, away, past) = match connect::running(global, &fleet).await? {
         Some(mut connection) => {
@@ -47,7 +47,7 @@ pub(super) async fn run(global: &Global, _args: StatusArgs) -> Result<Exit, Prob
 }
 
 pub(super) async fn watch(global: &Global, _args: WatchArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, manifest(global)?.as_ref())?;
+    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
     let Some(mut connection) = connect::running(global, &fleet).await? else {
         return Err(Problem::new(
             Exit::Refused,

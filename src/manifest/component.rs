@@ -35,7 +35,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
     let singleton = here.singleton(&written, role.as_ref(), replicas);
     let on = here.on(&written);
     let update = here.update(written.update.as_ref(), singleton);
-    let ready = here.ready(written.ready.unwrap_or_default(), &update, role.as_ref(), &mut texts);
+    let ready = here.ready(written.ready.unwrap_or_default(), &update, (role.as_ref(), runtime), &mut texts);
     let traffic = here.traffic(written.traffic.as_ref(), role.as_ref(), runtime, &ports);
     let drain = here.drain(written.drain.unwrap_or_default(), &mut texts);
     let min_available = written.min_available.map(|count| count.0);

@@ -21,11 +21,11 @@ impl Here<'_> {
         &mut self,
         written: shape::Ready,
         update: &Update,
-        role: Option<&Role>,
+        (role, runtime): (Option<&Role>, RuntimeKind),
         texts: &mut Texts,
     ) -> Ready {
         let defaults = Ready::default();
-        let probe = self.probe(&written, texts);
+        let probe = self.probe(&written, runtime, texts);
         let ready = Ready {
             probe,
             every: self.positive(&["ready", "every"], written.every, defaults.every),
@@ -88,7 +88,7 @@ impl Here<'_> {
         ready
     }
 
-    fn probe(&mut self, written: &shape::Ready, texts: &mut Texts) -> Option<Probe> {
+    fn probe(&mut self, written: &shape::Ready, runtime: RuntimeKind, texts: &mut Texts) -> Option<Probe> {
         let mut probes = Vec::new();
         if let Some(url) = &written.http {
             self.url(&["ready", "http"], &url.0, texts);
@@ -106,6 +106,12 @@ impl Here<'_> {
         }
         if written.notify == Some(true) {
             probes.push(("notify", Probe::Notify));
+        }
+        if written.health == Some(true) {
+            if runtime == RuntimeKind::Process {
+                self.value(&["ready", "health"], "a process has no healthcheck of its own; write http, tcp or exec");
+            }
+            probes.push(("health", Probe::Health));
         }
         self.only_one(&["ready"], probes)
     }

@@ -4,8 +4,9 @@
 //! and takes out what the schema does not know; serde reads the rest into [`shape`], a wrong value at a time; then
 //! [`component`] (with [`lifecycle`] and [`joint`]) and [`fleet`] judge what only the whole can tell. All of them add
 //! to one [`report`], so that a person
-//! sees everything that is wrong at once.
+//! sees everything that is wrong at once. Keys that stand in a Compose file come in through [`borrowed`].
 
+mod borrowed;
 mod component;
 mod error;
 mod fleet;
@@ -26,6 +27,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+pub use borrowed::{Borrowed, BorrowedComponent, assemble};
 pub use error::{Finding, MAX_FINDINGS, ManifestError};
 pub use schema::schema;
 

@@ -134,7 +134,7 @@ pub(crate) struct Update {
     pub max_failure_ratio: Option<Share>,
 }
 
-/// When a new instance counts as ready: one of http, tcp, exec, notify.
+/// When a new instance counts as ready: one of http, tcp, exec, notify, health.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct Ready {
@@ -146,6 +146,8 @@ pub(crate) struct Ready {
     pub exec: Option<Argv>,
     /// READY=1 over NOTIFY_SOCKET, as sd_notify(3) sends it.
     pub notify: Option<bool>,
+    /// What the engine says of the container's own healthcheck (docker).
+    pub health: Option<bool>,
     /// Between two probes. Default: 250ms.
     pub every: Option<Span>,
     /// For one probe. Default: 2s.

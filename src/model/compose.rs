@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Digest, Secret};
 
 /// A service of a Compose project, with the containers that Compose itself would create for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComposeService {
     /// The project's name.
     pub project: String,
@@ -18,6 +18,26 @@ pub struct ComposeService {
     pub config_hash: String,
     /// By the container's number (label `com.docker.compose.container-number`), which is the slot's.
     pub containers: BTreeMap<u32, ComposeContainer>,
+    /// The project's networks that they are on. One that is not there is created with its body before a container is.
+    #[serde(default)]
+    pub networks: Vec<ComposeNeed>,
+    /// The project's named volumes that they mount, likewise.
+    #[serde(default)]
+    pub volumes: Vec<ComposeNeed>,
+    /// Why two of a slot's containers cannot be there at once, where that is so: its slots are always stop-first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<String>,
+}
+
+/// What must be there before a container is created.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeNeed {
+    /// Its name in the engine.
+    pub name: String,
+    /// The body of `POST /networks/create` or `POST /volumes/create`, JSON. The options of a driver can hold a
+    /// password, so it is a secret.
+    #[serde(with = "exposed")]
+    pub body: Secret,
 }
 
 /// One container, as Compose would create it.
@@ -48,6 +68,12 @@ pub struct ComposeArchive {
 impl fmt::Debug for ComposeContainer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ComposeContainer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ComposeNeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ComposeNeed").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -216,6 +216,8 @@ pub enum Probe {
     Exec(Vec<String>),
     /// `READY=1` over NOTIFY_SOCKET (sd_notify(3)) from the instance's own processes.
     Notify,
+    /// The runtime's own health: what the engine says of the container's healthcheck.
+    Health,
 }
 
 /// Readiness: the probe and its patience.

@@ -45,7 +45,7 @@ pub fn fill_version(definition: &Definition, version: Option<&str>) -> Definitio
     match &mut filled.ready.probe {
         Some(Probe::Http(text) | Probe::Tcp(text)) => fill(text),
         Some(Probe::Exec(argv)) => argv.iter_mut().for_each(fill),
-        Some(Probe::Notify) | None => {}
+        Some(Probe::Notify | Probe::Health) | None => {}
     }
     match &mut filled.drain.begin {
         Some(DrainBegin::Http(url)) => fill(url),

@@ -75,6 +75,9 @@ pub(super) fn obstacle(definition: &Definition, mode: Mode, work: Option<&Work>)
     if definition.singleton {
         return Some("it is a singleton".to_owned());
     }
+    if let Some(why) = definition.compose.as_ref().and_then(|service| service.alone.as_ref()) {
+        return Some(why.clone());
+    }
     if definition.runtime == RuntimeKind::Process {
         let number = |passed: bool| {
             definition.ports.iter().find_map(|port| match port.port {

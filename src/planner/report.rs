@@ -285,6 +285,7 @@ fn ready(definition: &Definition) -> String {
         (_, Some(Probe::Http(url))) => format!("GET {} answers 2xx", shown(url)),
         (_, Some(Probe::Tcp(address))) => format!("{} accepts a connection", shown(address)),
         (_, Some(Probe::Exec(argv))) => format!("exec {} exits 0", argv.first().map_or("", String::as_str)),
+        (_, Some(Probe::Health)) => "its own healthcheck says healthy".to_owned(),
         (_, _) => "it says READY=1 itself".to_owned(),
     };
     let times = match definition.ready.successes {

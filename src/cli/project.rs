@@ -1,0 +1,172 @@
+//! What the operator wrote: `-f FILE`, else `baton.yaml` here, else a project as Compose finds its own.
+
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use super::args::Global;
+use super::exit::Problem;
+use crate::compose::{self, Compose, ComposeError, Project, Selection, Version};
+use crate::model::{ComponentName, Manifest};
+
+/// A manifest, and the version that it is at where its file names one itself.
+pub(super) struct Written {
+    pub(super) manifest: Manifest,
+    /// What `{version}` is, unless `--to` says it.
+    pub(super) version: Option<String>,
+}
+
+/// Where it is written.
+enum Source {
+    Baton(PathBuf),
+    Compose(Selection),
+}
+
+/// The manifest, where there is one, as far as its text says: enough for the fleet's name and for its components. Of a
+/// Compose project no engine is asked.
+pub(super) async fn manifest(global: &Global) -> Result<Option<Manifest>, Problem> {
+    match source(global)? {
+        None => Ok(None),
+        Some(Source::Baton(path)) => baton(&path).map(Some),
+        // It would only be asked for a name that is given.
+        Some(Source::Compose(_)) if global.fleet.is_some() && global.file.is_empty() => Ok(None),
+        Some(Source::Compose(selection)) => match read(&selection).await {
+            Ok((_, project)) => compose::manifest::manifest(&project, None, places(&selection)).map(Some).map_err(told),
+            // Nobody asked for Compose: a file of its name is here, or in some folder above.
+            Err(ComposeError::Missing | ComposeError::Old { .. }) if global.file.is_empty() => Ok(None),
+            Err(error) => Err(told(error)),
+        },
+    }
+}
+
+/// The manifest, which this verb needs, judged without an engine.
+pub(super) async fn needed_manifest(global: &Global) -> Result<Manifest, Problem> {
+    if let Some(Source::Compose(selection)) = source(global)? {
+        let (compose, project) = read(&selection).await.map_err(told)?;
+        warn(&project);
+        let manifest = compose::manifest::manifest(&project, None, places(&selection)).map_err(told)?;
+        Version::read(&compose, &selection, &project).await.map_err(told)?;
+        return Ok(manifest);
+    }
+    manifest(global).await?.ok_or_else(nothing_here)
+}
+
+/// The manifest with all that a roll needs, where there is one: of a Compose project, what Compose would make.
+pub(super) async fn written(global: &Global, to: Option<&str>) -> Result<Option<Written>, Problem> {
+    let mut selection = match source(global)? {
+        None => return Ok(None),
+        Some(Source::Baton(path)) => return Ok(Some(Written { manifest: baton(&path)?, version: None })),
+        Some(Source::Compose(selection)) => selection,
+    };
+    let (compose, mut project) = read(&selection).await.map_err(told)?;
+    if let Some(to) = to {
+        let Some(variable) = project.version_variable().map(str::to_owned) else {
+            return Err(Problem::new(
+                Exit::Usage,
+                format!(
+                    "project {} does not say what --to stands for; change the tag in the file, or name its images with \
+                     a variable and write `x-baton: {{ version: {{ variable: TAG }} }}`",
+                    project.name
+                ),
+            ));
+        };
+        selection.variables.insert(variable, to.to_owned());
+        project = Project::read(&compose, &selection).await.map_err(told)?;
+    }
+    warn(&project);
+    let engine = compose::engine_socket().map_err(told)?;
+    let (version, rehearsal) = tokio::try_join!(
+        Version::read(&compose, &selection, &project),
+        compose::rehearse(&compose, &selection, &project, &engine),
+    )
+    .map_err(told)?;
+    let mut manifest = compose::manifest::manifest(&project, Some(&rehearsal), places(&selection)).map_err(told)?;
+    for service in version.iter().flat_map(|version| &version.services) {
+        let name = ComponentName::new(service.clone()).ok();
+        if let Some(definition) = name.and_then(|name| manifest.components.get_mut(&name)) {
+            definition.versioned = true;
+        }
+    }
+    Ok(Some(Written { manifest, version: version.map(|version| version.value) }))
+}
+
+/// The same for a verb that needs it.
+pub(super) async fn needed(global: &Global, to: Option<&str>) -> Result<Written, Problem> {
+    written(global, to).await?.ok_or_else(nothing_here)
+}
+
+fn nothing_here() -> Problem {
+    Problem::new(
+        Exit::Usage,
+        "there is no baton.yaml and no Compose project here; write one (see docs/manifest.md) or name it with -f FILE",
+    )
+}
+
+fn source(global: &Global) -> Result<Option<Source>, Problem> {
+    let selection = || Selection {
+        folder: PathBuf::new(),
+        files: global.file.clone(),
+        project_name: global.project_name.clone(),
+        profiles: global.profile.clone(),
+        env_files: global.env_file.clone(),
+        variables: Default::default(),
+    };
+    if let [first, rest @ ..] = global.file.as_slice() {
+        return match (is_compose(first), rest) {
+            (false, []) => Ok(Some(Source::Baton(first.clone()))),
+            (true, _) => Ok(Some(Source::Compose(selection()))),
+            (false, _) => Err(Problem::new(
+                Exit::Usage,
+                format!("{} is not a Compose file; a baton.yaml is named alone", first.display()),
+            )),
+        };
+    }
+    if let Some(found) = ["baton.yaml", "baton.yml"].into_iter().map(PathBuf::from).find(|path| path.exists()) {
+        return Ok(Some(Source::Baton(found)));
+    }
+    let here = std::env::current_dir().map_err(|error| Problem::of(Exit::Usage, &error))?;
+    Ok(compose::project::is_here(&here).then(|| Source::Compose(selection())))
+}
+
+/// Whether a file is Compose's: by its keys, and where it has none of either kind by its name.
+fn is_compose(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let has = |key: &str| {
+        text.lines().any(|line| line.trim_start_matches(['"', '{', ' ']).starts_with(key) && !line.starts_with("  "))
+    };
+    if has("components") {
+        return false;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    has("services") || has("include") || name.contains("compose")
+}
+
+fn baton(path: &Path) -> Result<Manifest, Problem> {
+    crate::manifest::load(path).map_err(|error| Problem::new(Exit::Usage, error.to_string()))
+}
+
+async fn read(selection: &Selection) -> Result<(Compose, Project), ComposeError> {
+    let compose = Compose::find().await?;
+    let project = Project::read(&compose, selection).await?;
+    Ok((compose, project))
+}
+
+fn places(selection: &Selection) -> Option<(String, String)> {
+    compose::project::file_with_ours(selection).map(|(path, text)| (path.display().to_string(), text))
+}
+
+fn warn(project: &Project) {
+    if !project.warnings.is_empty() {
+        eprintln!("{}", project.warnings);
+    }
+}
+
+fn told(error: ComposeError) -> Problem {
+    let exit = match &error {
+        ComposeError::Engine { .. }
+        | ComposeError::TimedOut { .. }
+        | ComposeError::Stage { .. }
+        | ComposeError::Unknown { .. } => Exit::Refused,
+        _ => Exit::Usage,
+    };
+    Problem::of(exit, &error)
+}

@@ -1,0 +1,281 @@
+//! A project and what Compose would make of it, as a manifest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::ledger::ImageFacts;
+use super::obstacle::alone;
+use super::project::{Service, UpdateConfig};
+use super::{ComposeError, Project, Rehearsal, duration};
+use crate::manifest::{Borrowed, BorrowedComponent, assemble};
+use crate::model::{ComponentName, ComposeService, FleetName, Manifest, Role};
+
+/// Compose's own, where a service says nothing.
+const GRACE: Duration = Duration::from_secs(10);
+/// SwarmKit's, where `update_config` says nothing.
+const MONITOR: Duration = Duration::from_secs(5);
+/// Baton's, from the start to ready.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Makes the manifest. Without a rehearsal nothing was asked of an engine: enough to judge the file, not to run it.
+/// `file` is the one that has `x-baton`, for the places of what is wrong there.
+///
+/// # Errors
+/// With everything that is wrong.
+pub fn manifest(
+    project: &Project,
+    rehearsal: Option<&Rehearsal>,
+    file: Option<(String, String)>,
+) -> Result<Manifest, ComposeError> {
+    refuse(project)?;
+    let ours: BTreeSet<&str> =
+        project.services.iter().filter(|(_, service)| runs_baton(service)).map(|(name, _)| name.as_str()).collect();
+    let rolled: Vec<(&String, &Service)> =
+        project.services.iter().filter(|(name, _)| !ours.contains(name.as_str())).collect();
+    let jobs = project.jobs();
+    let mut own = top(project);
+    own.remove("version");
+    let mut borrowed = Borrowed { fleet: project.name.clone(), own, components: Vec::new(), file };
+    for (name, service) in &rolled {
+        let facts = facts_of(project, rehearsal, name);
+        let mut own = service.own();
+        own.remove("share");
+        let mut given = given(name, service, &jobs, facts, &own);
+        let depends_on: Map<String, Value> = service
+            .depends_on
+            .iter()
+            // One that is not required may belong to a profile that is not asked for.
+            .filter(|(on, _)| project.services.contains_key(*on) && !ours.contains(on.as_str()))
+            .map(|(on, dependency)| (on.clone(), json!({ "condition": dependency.condition })))
+            .collect();
+        given.insert("image".to_owned(), image_of(project, rehearsal, name).into());
+        if !depends_on.is_empty() {
+            given.insert("depends_on".to_owned(), Value::Object(depends_on));
+        }
+        borrowed.components.push(BorrowedComponent { name: (*name).clone(), given, own });
+    }
+    let mut manifest = assemble(&borrowed)?;
+    for (name, service) in rolled {
+        let Some(definition) = ComponentName::new(name.clone()).ok().and_then(|n| manifest.components.get_mut(&n))
+        else {
+            continue;
+        };
+        let share = service.baton.as_ref().and_then(|baton| baton.get("share")) == Some(&Value::Bool(true));
+        definition.compose = Some(ComposeService {
+            project: project.name.clone(),
+            service: name.clone(),
+            alone: alone(service, facts_of(project, rehearsal, name), share),
+            ..recorded(rehearsal, name)
+        });
+    }
+    Ok(manifest)
+}
+
+/// What no manifest could say.
+fn refuse(project: &Project) -> Result<(), ComposeError> {
+    let mut why = Vec::new();
+    if let Err(error) = FleetName::new(project.name.clone()) {
+        why.push(format!("project {:?}: the name must be {}; choose one with `name:` or -p", project.name, error.rule));
+    }
+    if project.services.is_empty() {
+        why.push(format!("project {} has no service; is its profile asked for (--profile)?", project.name));
+    }
+    if project.baton.as_ref().is_some_and(|baton| !baton.is_object()) {
+        why.push("x-baton: expected a mapping (`key: value`, a line each)".to_owned());
+    }
+    if project.baton.as_ref().is_some_and(|baton| baton.get("version").is_some()) {
+        let named = project.version_variable().is_some_and(is_variable);
+        let alone = project.baton.as_ref().and_then(|baton| baton["version"].as_object()).is_some_and(|v| v.len() == 1);
+        if !named || !alone {
+            why.push(
+                "x-baton.version: write the variable that the images are named with: `version: { variable: TAG }`"
+                    .to_owned(),
+            );
+        }
+    }
+    for (name, service) in &project.services {
+        if let Err(error) = ComponentName::new(name.clone()) {
+            why.push(format!("services.{name}: Baton cannot call a component so: a name has {}", error.rule));
+        }
+        if service.baton.as_ref().is_some_and(|baton| !baton.is_object()) {
+            why.push(format!("services.{name}.x-baton: expected a mapping (`key: value`, a line each)"));
+        }
+        if service.baton.as_ref().and_then(|baton| baton.get("share")).is_some_and(|share| !share.is_boolean()) {
+            why.push(format!("services.{name}.x-baton.share: write true or false"));
+        }
+    }
+    if why.is_empty() { Ok(()) } else { Err(ComposeError::Project { why }) }
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn top(project: &Project) -> Map<String, Value> {
+    project.baton.as_ref().and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// Coordinator, agents and gateway are never rolled with what they roll.
+fn runs_baton(service: &Service) -> bool {
+    let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let image = service.image.as_deref().map(|image| {
+        let image = last(image.split('@').next().unwrap_or(image));
+        image.split(':').next().unwrap_or_default().to_owned()
+    });
+    image.as_deref() == Some("baton") || service.program().map(last).as_deref() == Some("baton")
+}
+
+/// The image reference as Compose gives it to the engine.
+fn image_of(project: &Project, rehearsal: Option<&Rehearsal>, name: &str) -> String {
+    let recorded = rehearsal.and_then(|rehearsal| rehearsal.whole.of_service(name).next());
+    let named = project.services.get(name).and_then(|service| service.image.clone());
+    let built = || format!("{}-{name}", project.name);
+    recorded.map(|created| created.image.clone()).or(named).unwrap_or_else(built)
+}
+
+fn facts_of<'a>(project: &Project, rehearsal: Option<&'a Rehearsal>, name: &str) -> Option<&'a ImageFacts> {
+    rehearsal?.whole.images.get(&image_of(project, rehearsal, name))
+}
+
+/// What a service says in Compose's words, in ours.
+fn given(
+    name: &str,
+    service: &Service,
+    jobs: &BTreeSet<String>,
+    image: Option<&ImageFacts>,
+    own: &Map<String, Value>,
+) -> Map<String, Value> {
+    let mut given = Map::new();
+    let job = jobs.contains(name);
+    let known = Role::known(name);
+    if job {
+        given.insert("role".to_owned(), "job".into());
+    } else if matches!(known, Some(Role::Gateway | Role::Job)) {
+        // A name chance gave: Baton's own gateway is left out, and a job is one by what others wait for.
+        given.insert("role".to_owned(), "service".into());
+    }
+    let replicas = service.replicas();
+    given.insert("replicas".to_owned(), replicas.into());
+    let scheduler = own.get("role").map_or(known == Some(Role::Scheduler), |role| role == "scheduler");
+    let singleton = match own.get("singleton").and_then(Value::as_bool) {
+        Some(said) => said,
+        // Whoever runs two of them means it.
+        None if scheduler && replicas > 1 => {
+            given.insert("singleton".to_owned(), false.into());
+            false
+        }
+        None => scheduler,
+    };
+    if let Some(update) = service.deploy.update_config.as_ref().map(update_of) {
+        let update = update.into_iter().filter(|(key, _)| !(singleton && key == "order"));
+        given.insert("update".to_owned(), Value::Object(update.collect()));
+    }
+    if !job && let Some(ready) = ready_of(service, image, own) {
+        given.insert("ready".to_owned(), ready);
+    }
+    let grace = duration::written(service.stop_grace_period.unwrap_or(GRACE).max(Duration::from_millis(1)));
+    let mut drain = json!({ "grace": grace });
+    if !own.contains_key("drain") {
+        drain["stop_timeout"] = grace.into();
+    }
+    if let Some(signal) = service.stop_signal.as_ref().or(image.and_then(|image| image.stop_signal.as_ref())) {
+        drain["stop_signal"] = signal_name(signal).into();
+    }
+    given.insert("drain".to_owned(), drain);
+    given
+}
+
+/// `update_config` as SwarmKit means it; what it does not say is Baton's default.
+fn update_of(config: &UpdateConfig) -> Map<String, Value> {
+    let mut update = Map::new();
+    let mut set = |key: &str, value: Value| update.insert(key.to_owned(), value);
+    if let Some(parallelism) = config.parallelism {
+        set("parallelism", parallelism.into());
+    }
+    if let Some(delay) = config.delay {
+        set("delay", duration::written(delay).into());
+    }
+    if let Some(action) = &config.failure_action {
+        set("failure_action", action.as_str().into());
+    }
+    if let Some(order) = &config.order {
+        set("order", order.as_str().into());
+    }
+    if let Some(ratio) = config.max_failure_ratio {
+        set("max_failure_ratio", ratio.into());
+    }
+    let monitor = config.monitor.unwrap_or(MONITOR);
+    // SwarmKit looks at an instance for longer than it waits for the next.
+    let delay = config.delay.unwrap_or_default();
+    if !delay.is_zero() && delay >= monitor {
+        set("monitor", duration::written(delay.saturating_add(Duration::from_secs(1))).into());
+    } else if config.monitor.is_some() {
+        set("monitor", duration::written(monitor).into());
+    }
+    update
+}
+
+/// The healthcheck of the service, else that of its image, where `x-baton` names no other way to ask.
+fn ready_of(service: &Service, image: Option<&ImageFacts>, own: &Map<String, Value>) -> Option<Value> {
+    let check = service.healthcheck.clone().unwrap_or_default();
+    let there = check.has_test() || (!check.is_off() && image.is_some_and(|image| image.healthcheck));
+    let asked = |probe: &str| own.get("ready").is_some_and(|ready| ready.get(probe).is_some());
+    if !there || ["http", "tcp", "exec", "notify"].into_iter().any(asked) {
+        return None;
+    }
+    // Before that the engine itself does not give up on it.
+    let deadline = duration::written(check.patience().max(DEADLINE));
+    Some(json!({ "health": true, "deadline": deadline }))
+}
+
+/// Signals that images and files name by number.
+fn signal_name(signal: &str) -> &str {
+    match signal {
+        "1" => "SIGHUP",
+        "2" => "SIGINT",
+        "3" => "SIGQUIT",
+        "10" => "SIGUSR1",
+        "12" => "SIGUSR2",
+        "15" => "SIGTERM",
+        "28" => "SIGWINCH",
+        other => other,
+    }
+}
+
+/// What Compose would make of a service.
+fn recorded(rehearsal: Option<&Rehearsal>, name: &str) -> ComposeService {
+    let Some(rehearsal) = rehearsal else { return ComposeService::default() };
+    let (mut containers, mut on, mut mounts) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    for created in rehearsal.whole.of_service(name) {
+        containers.insert(created.number, created.container.clone());
+        on.extend(&created.on);
+        mounts.extend(&created.mounts);
+    }
+    let networks = rehearsal.whole.networks.iter().filter(|network| on.contains(&network.name)).cloned().collect();
+    let volumes = rehearsal.whole.volumes.iter().filter(|volume| mounts.contains(&volume.name)).cloned().collect();
+    ComposeService {
+        config_hash: config_hash(rehearsal, name),
+        containers,
+        networks,
+        volumes,
+        ..ComposeService::default()
+    }
+}
+
+/// Compose's digest of a service as things are. That of a service which is on the network of another one's container,
+/// or has its volumes, has that container's id in it; where Compose would leave such a service alone, it is the one
+/// that its containers have.
+fn config_hash(rehearsal: &Rehearsal, name: &str) -> String {
+    let now = rehearsal.now.of_service(name).next().map(|created| &created.config_hash);
+    let there = rehearsal.now.present.values().find(|present| present.service == name);
+    let whole = rehearsal.whole.of_service(name).next().map(|created| &created.config_hash);
+    now.or(there.map(|present| &present.config_hash)).or(whole).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

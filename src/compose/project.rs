@@ -1,0 +1,328 @@
+//! What a project is: Compose's own resolved model, and of it what decides how it is rolled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::{Compose, ComposeError, Selection, duration};
+
+/// In the order in which Compose looks for them.
+const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+
+/// A resolved project.
+#[derive(Clone, Default, Deserialize)]
+pub struct Project {
+    /// Its name.
+    pub name: String,
+    /// Its services, those of profiles that are not asked for left out.
+    #[serde(default)]
+    pub services: BTreeMap<String, Service>,
+    /// `x-baton` at the top.
+    #[serde(default, rename = "x-baton")]
+    pub baton: Option<Value>,
+    #[serde(default)]
+    configs: BTreeMap<String, Content>,
+    #[serde(default)]
+    secrets: BTreeMap<String, Content>,
+    /// Whether something is copied into containers instead of mounted: inline configs, secrets of the environment.
+    #[serde(skip)]
+    pub has_content: bool,
+    /// What Compose warned of.
+    #[serde(skip)]
+    pub warnings: String,
+}
+
+#[derive(Clone, Deserialize)]
+struct Content {
+    #[serde(default)]
+    file: Option<Value>,
+    #[serde(default)]
+    external: Option<Value>,
+}
+
+/// A service, as far as it decides how it is rolled. What its keys mean to the engine, Compose knows.
+#[derive(Clone, Default, Deserialize)]
+pub struct Service {
+    /// The image, where it is named.
+    #[serde(default)]
+    pub image: Option<String>,
+    #[serde(default)]
+    entrypoint: Option<Vec<String>>,
+    #[serde(default)]
+    command: Option<Vec<String>>,
+    /// What must be there before it.
+    #[serde(default)]
+    pub depends_on: BTreeMap<String, Dependency>,
+    /// From the stop signal to SIGKILL.
+    #[serde(default, deserialize_with = "span")]
+    pub stop_grace_period: Option<Duration>,
+    /// What asks it to end.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+    /// Its own healthcheck.
+    #[serde(default)]
+    pub healthcheck: Option<Healthcheck>,
+    #[serde(default)]
+    scale: Option<u32>,
+    /// `deploy`
+    #[serde(default)]
+    pub deploy: Deploy,
+    /// A fixed name.
+    #[serde(default)]
+    pub container_name: Option<String>,
+    /// Published ports.
+    #[serde(default)]
+    pub ports: Vec<Published>,
+    /// Networks, with what is fixed there.
+    #[serde(default)]
+    pub networks: Option<BTreeMap<String, Option<Attachment>>>,
+    /// Whose network it has.
+    #[serde(default)]
+    pub network_mode: Option<String>,
+    /// Volumes and folders of the host.
+    #[serde(default)]
+    pub volumes: Vec<Mount>,
+    /// Volumes of other services.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
+    /// `x-baton`
+    #[serde(default, rename = "x-baton")]
+    pub baton: Option<Value>,
+}
+
+/// An entry of `depends_on`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Dependency {
+    /// `service_started`, `service_healthy`, `service_completed_successfully`.
+    #[serde(default)]
+    pub condition: String,
+    /// Whether it is made anew with what it depends on.
+    #[serde(default)]
+    pub restart: bool,
+}
+
+/// `healthcheck`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Healthcheck {
+    #[serde(default)]
+    disable: bool,
+    #[serde(default)]
+    test: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "span")]
+    interval: Option<Duration>,
+    #[serde(default, deserialize_with = "span")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "span")]
+    start_period: Option<Duration>,
+    #[serde(default)]
+    retries: Option<u32>,
+}
+
+/// `deploy`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Deploy {
+    #[serde(default)]
+    replicas: Option<u32>,
+    /// How it is updated.
+    #[serde(default)]
+    pub update_config: Option<UpdateConfig>,
+    /// How an update is taken back.
+    #[serde(default)]
+    pub rollback_config: Option<UpdateConfig>,
+}
+
+/// `update_config`, `rollback_config`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct UpdateConfig {
+    /// Slots at a time; 0 means all.
+    #[serde(default)]
+    pub parallelism: Option<u32>,
+    /// Between two.
+    #[serde(default, deserialize_with = "span")]
+    pub delay: Option<Duration>,
+    /// What a failure does.
+    #[serde(default)]
+    pub failure_action: Option<String>,
+    /// How long a failure counts.
+    #[serde(default, deserialize_with = "span")]
+    pub monitor: Option<Duration>,
+    /// How many may fail.
+    #[serde(default)]
+    pub max_failure_ratio: Option<f64>,
+    /// `stop-first` or `start-first`.
+    #[serde(default)]
+    pub order: Option<String>,
+}
+
+/// A published port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Published {
+    /// On the host: a number, a range, or nothing for any.
+    #[serde(default)]
+    pub published: Option<Value>,
+}
+
+/// A network that a service is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Attachment {
+    /// A fixed address.
+    #[serde(default)]
+    pub ipv4_address: Option<String>,
+    /// A fixed address.
+    #[serde(default)]
+    pub ipv6_address: Option<String>,
+    /// A fixed address.
+    #[serde(default)]
+    pub mac_address: Option<String>,
+}
+
+/// A volume or a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Mount {
+    /// `volume`, `bind`, `tmpfs`, ...
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// Its name, or a path on the host.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// In the container.
+    #[serde(default)]
+    pub target: String,
+    /// Nobody writes there.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    match Option::<String>::deserialize(from)? {
+        None => Ok(None),
+        Some(text) => duration::parse(&text).map(Some).ok_or_else(|| serde::de::Error::custom("not a duration")),
+    }
+}
+
+impl Project {
+    /// Asks Compose what the project is. Contacts no engine.
+    ///
+    /// # Errors
+    /// With Compose's own words.
+    pub async fn read(compose: &Compose, selection: &Selection) -> Result<Self, ComposeError> {
+        let output = compose.ask(selection, &["config"]).await?;
+        let mut project = Self::parse(&output.stdout)?;
+        project.warnings = output.stderr.trim().to_owned();
+        Ok(project)
+    }
+
+    /// Reads what `docker compose config` wrote. YAML, because its JSON leaves out `x-baton` inside services.
+    ///
+    /// # Errors
+    /// When it is not understood. No value is repeated: it may be one of the environment.
+    pub fn parse(text: &str) -> Result<Self, ComposeError> {
+        let not_understood = |why: String| ComposeError::NotUnderstood { why };
+        let value: Value = crate::manifest::strict(text).map_err(not_understood)?;
+        let mut project: Self = serde_path_to_error::deserialize(value)
+            .map_err(|error| not_understood(format!("{} has another form than expected", error.path())))?;
+        let copied = |content: &Content| content.file.is_none() && content.external.is_none();
+        project.has_content = project.configs.values().chain(project.secrets.values()).any(copied);
+        Ok(project)
+    }
+
+    /// Services that end by themselves, because others wait for their good end or `x-baton` says so.
+    pub fn jobs(&self) -> BTreeSet<String> {
+        let awaited = self.services.values().flat_map(|service| &service.depends_on);
+        let awaited = awaited.filter(|(_, dependency)| dependency.condition == "service_completed_successfully");
+        let said = self.services.iter().filter(|(_, service)| {
+            service.baton.as_ref().and_then(|baton| baton.get("role")).is_some_and(|role| role == "job")
+        });
+        awaited.map(|(name, _)| name.clone()).chain(said.map(|(name, _)| name.clone())).collect()
+    }
+
+    /// The variable that stands for the version, as `x-baton` names it: `version: { variable: TAG }`.
+    pub fn version_variable(&self) -> Option<&str> {
+        self.baton.as_ref()?.get("version")?.get("variable")?.as_str()
+    }
+}
+
+impl Service {
+    /// How many containers.
+    pub fn replicas(&self) -> u32 {
+        self.scale.or(self.deploy.replicas).unwrap_or(1)
+    }
+
+    /// The program that it starts, where the file says so.
+    pub fn program(&self) -> Option<&str> {
+        let words = [&self.entrypoint, &self.command];
+        words.into_iter().find_map(|words| words.as_ref()?.first()).map(String::as_str)
+    }
+
+    /// What `x-baton` says of it.
+    pub fn own(&self) -> Map<String, Value> {
+        self.baton.as_ref().and_then(Value::as_object).cloned().unwrap_or_default()
+    }
+}
+
+impl Healthcheck {
+    /// Whether it says that there is none, whatever the image has.
+    pub fn is_off(&self) -> bool {
+        self.disable || self.test.as_ref().is_some_and(|test| test.first().is_some_and(|word| word == "NONE"))
+    }
+
+    /// Whether it has a test of its own.
+    pub fn has_test(&self) -> bool {
+        !self.is_off() && self.test.as_ref().is_some_and(|test| !test.is_empty())
+    }
+
+    /// How long the engine may take until it calls a container unhealthy: before that it may yet become healthy.
+    pub fn patience(&self) -> Duration {
+        let usual = Duration::from_secs(30);
+        let round = self.interval.unwrap_or(usual).saturating_add(self.timeout.unwrap_or(usual));
+        let rounds = self.retries.filter(|retries| *retries > 0).unwrap_or(3);
+        self.start_period.unwrap_or_default().saturating_add(round.saturating_mul(rounds))
+    }
+}
+
+/// Whether there is a project here that Compose would find by itself: `COMPOSE_FILE` in the environment or in `.env`,
+/// or a file with one of its names here or in a folder above.
+pub fn is_here(folder: &Path) -> bool {
+    if std::env::var_os("COMPOSE_FILE").is_some_and(|files| !files.is_empty()) {
+        return true;
+    }
+    let dotenv = std::fs::read_to_string(folder.join(".env")).unwrap_or_default();
+    let named = |line: &str| line.trim_start().trim_start_matches("export ").starts_with("COMPOSE_FILE=");
+    dotenv.lines().any(named) || found(folder).is_some()
+}
+
+fn found(folder: &Path) -> Option<PathBuf> {
+    let mut above = folder.ancestors();
+    above.find_map(|folder| NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file()))
+}
+
+/// The first of the project's files that has an `x-baton`, for the places of what is wrong there. `None` where none is
+/// found: then nothing is wrong in one, or it came another way than through a file.
+pub fn file_with_ours(selection: &Selection) -> Option<(PathBuf, String)> {
+    let folder = match selection.folder.as_os_str().is_empty() {
+        true => std::env::current_dir().ok()?,
+        false => selection.folder.clone(),
+    };
+    let named = std::env::var("COMPOSE_FILE").unwrap_or_default();
+    let files: Vec<PathBuf> = if !selection.files.is_empty() {
+        selection.files.clone()
+    } else if !named.is_empty() {
+        named.split(':').map(PathBuf::from).collect()
+    } else {
+        let first = found(&folder)?;
+        let beside = |name: &str| first.with_file_name(name.replacen("compose.", "compose.override.", 1));
+        let overriding = NAMES.iter().map(|name| beside(name)).filter(|path| path.is_file());
+        overriding.chain([first.clone()]).collect()
+    };
+    files.iter().map(|file| folder.join(file)).find_map(|file| {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.contains("x-baton").then_some((file, text))
+    })
+}
+
+#[cfg(test)]
+#[path = "project_tests.rs"]
+mod tests;

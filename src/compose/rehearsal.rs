@@ -1,0 +1,125 @@
+//! Letting Compose run where nothing happens.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use super::command::Environment;
+use super::ledger::{Ledger, Stage};
+use super::pretend::Pretend;
+use super::{Compose, ComposeError, Project, Recording, Selection};
+
+/// For one run of Compose. It takes a fraction of a second; half a second more for each layer of `depends_on` in a
+/// project with inline configs.
+const REHEARSAL_MAX: Duration = Duration::from_secs(120);
+/// For the engine to take a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+const USUAL_SOCKET: &str = "/var/run/docker.sock";
+
+/// What Compose would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// To what there is: which containers it would create, replace or remove.
+    pub now: Recording,
+    /// From nothing: every container of the project, with its final name, and the numbers from 1.
+    pub whole: Recording,
+}
+
+/// The engine's Unix socket: `DOCKER_HOST`, else the usual one.
+///
+/// # Errors
+/// When `DOCKER_HOST` is something else than a Unix socket.
+pub fn engine_socket() -> Result<PathBuf, ComposeError> {
+    socket_of(std::env::var("DOCKER_HOST").ok().as_deref())
+}
+
+fn socket_of(address: Option<&str>) -> Result<PathBuf, ComposeError> {
+    match address.filter(|address| !address.is_empty()) {
+        None => Ok(PathBuf::from(USUAL_SOCKET)),
+        Some(address) => match address.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+            // What stands before an @ can be a password.
+            _ => Err(ComposeError::Address {
+                address: address.rsplit('@').next().unwrap_or_default().chars().take(80).collect(),
+            }),
+        },
+    }
+}
+
+/// Lets Compose do `up` twice, at once: to what there is, and from nothing. Neither touches anything.
+///
+/// # Errors
+/// With Compose's own words; or when the engine does not answer.
+pub async fn rehearse(
+    compose: &Compose,
+    selection: &Selection,
+    project: &Project,
+    engine: &Path,
+) -> Result<Rehearsal, ComposeError> {
+    let unreachable = |source| ComposeError::Engine { socket: engine.to_owned(), source };
+    match tokio::time::timeout(CONNECT_MAX, UnixStream::connect(engine)).await {
+        Ok(connected) => drop(connected.map_err(unreachable)?),
+        Err(_) => return Err(unreachable(std::io::ErrorKind::TimedOut.into())),
+    }
+    let (now, whole) = tokio::try_join!(
+        run(compose, selection, project, engine, Stage::AsItIs),
+        run(compose, selection, project, engine, Stage::Empty),
+    )?;
+    Ok(Rehearsal { now, whole })
+}
+
+async fn run(
+    compose: &Compose,
+    selection: &Selection,
+    project: &Project,
+    engine: &Path,
+    stage: Stage,
+) -> Result<Recording, ComposeError> {
+    let ledger = Ledger::new(&project.name, stage, project.jobs());
+    let pretend = Pretend::start(ledger, engine).map_err(|(place, source)| ComposeError::Stage { place, source })?;
+    // Some versions put inline configs into a container when they start it. Starting waits for what is depended on,
+    // half a second for each layer, so it is done only where there are any; and never to what there is, where it would
+    // wait for real health.
+    let how: &[&str] = match stage {
+        Stage::Empty if project.has_content => &["up", "-d", "--no-build", "--quiet-pull"],
+        _ => &["up", "--no-start", "--no-build", "--quiet-pull"],
+    };
+    let environment = Environment {
+        set: vec![("DOCKER_HOST", pretend.address().into())],
+        unset: vec!["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"],
+    };
+    let ended = compose.run(selection, how, &environment, REHEARSAL_MAX).await;
+    let ledger = pretend.stop().map_err(|source| ComposeError::Engine { socket: engine.to_owned(), source })?;
+    // What it did not know may be why Compose failed, so it is told first.
+    if !ledger.unknown.is_empty() {
+        return Err(ComposeError::Unknown { version: compose.version().to_owned(), asked: ledger.unknown });
+    }
+    ended?;
+    Ok(Recording::of(ledger))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_behind_a_unix_socket_and_no_password_is_repeated() {
+        assert_eq!(socket_of(None).unwrap(), Path::new(USUAL_SOCKET));
+        assert_eq!(socket_of(Some("")).unwrap(), Path::new(USUAL_SOCKET));
+        assert_eq!(socket_of(Some("unix:///run/x.sock")).unwrap(), Path::new("/run/x.sock"));
+        let said = socket_of(Some("ssh://me:hunter2@host")).unwrap_err().to_string();
+        assert!(said.contains("host") && said.contains("unix:///PATH") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_named_with_what_to_do() {
+        let compose = Compose::find().await;
+        let Ok(compose) = compose else { return }; // tests/compose.rs says what to install
+        let nowhere = Path::new("/nonexistent/engine.sock");
+        let error = rehearse(&compose, &Selection::default(), &Project::default(), nowhere).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("/nonexistent/engine.sock") && text.contains("systemctl start docker"), "{text}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Real Compose projects in tests: of a name of their own, and gone when the test is over, however it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A Compose project in a folder of its own, with images of its own.
+pub struct Site {
+    folder: tempfile::TempDir,
+    /// The project's name, and the repository of its images.
+    pub name: String,
+}
+
+/// Whether there are an engine and Compose v2. A test without them says so and passes, unless `BATON_TEST_NO_SKIP=1`.
+///
+/// # Panics
+/// When a skip is a failure.
+pub fn is_here(test: &str) -> bool {
+    let answers = |args: &[&str]| {
+        Command::new("docker")
+            .args(args)
+            .output()
+            .is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+    };
+    let missing = if !answers(&["version", "--format", "{{.Server.Version}}"]) {
+        "a Docker Engine (install docker.io and start it)"
+    } else if !answers(&["compose", "version", "--short"]) {
+        "Docker Compose v2 (install docker-compose-v2 or docker-compose-plugin)"
+    } else if !Path::new(BUSYBOX).exists() {
+        "a static busybox at /bin/busybox (install busybox-static)"
+    } else {
+        return true;
+    };
+    assert!(std::env::var("BATON_TEST_NO_SKIP").as_deref() != Ok("1"), "{test} needs {missing}");
+    eprintln!("\n*** SKIPPED {test}: it needs {missing} ***\n");
+    false
+}
+
+const BUSYBOX: &str = "/bin/busybox";
+
+impl Site {
+    /// A new project, whose images `NAME:1`, `NAME:2` are there.
+    ///
+    /// # Panics
+    /// When the images cannot be built.
+    pub fn new(what: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let folder = tempfile::Builder::new().prefix("bt-").tempdir().expect("a temporary folder");
+        let name = format!("bt{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let site = Self { folder, name };
+        let context = site.path("image");
+        std::fs::create_dir(&context).expect("a folder");
+        std::fs::copy(BUSYBOX, context.join("busybox")).expect("a busybox");
+        // Images of its own, not only names: of two that are alike the engine makes one.
+        let file = "FROM scratch\nCOPY busybox /bin/busybox\nARG V\nARG OF\nENV V=$V OF=$OF\nCMD [\"/bin/busybox\", \"sh\", \"-c\", \
+                    \"trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done\"]\n";
+        std::fs::write(context.join("Dockerfile"), file).expect("a Dockerfile");
+        for version in ["1", "2"] {
+            let (v, of) = (format!("V={version}"), format!("OF={}", site.name));
+            let tag = format!("{}:{version}", site.name);
+            site.docker(&["build", "-q", "--build-arg", &v, "--build-arg", &of, "-t", &tag, "image"]);
+        }
+        site
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes its Compose file: `@` is the images' repository.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn compose_file(&self, services: &str) -> &Self {
+        let text = format!("name: {}\n{}", self.name, services.replace('@', &self.name));
+        std::fs::write(self.path("compose.yaml"), text).expect("a Compose file");
+        self
+    }
+
+    /// Runs a program in its folder.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.folder.path()).env_remove("COMPOSE_FILE");
+        command.output().unwrap_or_else(|error| panic!("cannot start {program}: {error}"))
+    }
+
+    /// Runs `docker`, which must succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn docker(&self, args: &[&str]) -> String {
+        let output = self.run("docker", args);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "docker {args:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs `docker compose`; what it said to people.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn compose(&self, args: &[&str]) -> String {
+        let all: Vec<&str> = ["compose"].iter().chain(args).copied().collect();
+        let output = self.run("docker", &all);
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "docker compose {args:?}: {said}");
+        said
+    }
+
+    /// Containers, networks and volumes of the project, by name.
+    pub fn objects(&self) -> Vec<String> {
+        let filter = format!("label=com.docker.compose.project={}", self.name);
+        let containers = self.docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]);
+        let networks = self.docker(&["network", "ls", "--filter", &filter, "--format", "{{.Name}}"]);
+        let volumes = self.docker(&["volume", "ls", "--filter", &filter, "--format", "{{.Name}}"]);
+        let mut all: Vec<String> =
+            [containers, networks, volumes].iter().flat_map(|list| list.lines()).map(str::to_owned).collect();
+        all.sort();
+        all
+    }
+
+    /// What the engine says of a container.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn inspect(&self, container: &str) -> serde_json::Value {
+        let text = self.docker(&["inspect", "--type", "container", container]);
+        let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        list[0].clone()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let filter = format!("label=com.docker.compose.project={}", self.name);
+        let listed = |args: &[&str]| -> Vec<String> {
+            let output = self.run("docker", args);
+            String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
+        };
+        for (list, remove) in [
+            (vec!["ps", "-aq", "--filter", &filter], vec!["rm", "-f", "-v"]),
+            (vec!["network", "ls", "-q", "--filter", &filter], vec!["network", "rm"]),
+            (vec!["volume", "ls", "-q", "--filter", &filter], vec!["volume", "rm", "-f"]),
+            (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", &self.name], vec!["rmi", "-f"]),
+        ] {
+            let found = listed(&list);
+            if !found.is_empty() {
+                let all: Vec<&str> = remove.iter().copied().chain(found.iter().map(String::as_str)).collect();
+                // What is left is named by the next person who looks; a panic here would hide the test's own.
+                let _ = self.run("docker", &all);
+            }
+        }
+    }
+}
