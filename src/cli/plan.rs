@@ -71,7 +71,7 @@ pub(super) fn up_ask(what: &WhatArgs) -> Ask {
 pub(super) async fn run(global: &Global, args: PlanArgs) -> Result<Exit, Problem> {
     let manifest = needed_manifest(global)?;
     let fleet = connect::fleet(global, Some(&manifest))?;
-    let mut connection = connect::any(global, &fleet).await?;
+    let mut connection = connect::any(global, &fleet, Some(&manifest)).await?;
     let asked = Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: false, supersede: true };
     let shown = ask(&mut connection, &asked).await;
     connection.close().await;
