@@ -47,6 +47,11 @@ impl Trouble {
         self.status == Some(404)
     }
 
+    /// The engine stumbled over something of its own.
+    pub(super) fn is_internal(&self) -> bool {
+        self.status.is_some_and(|status| status >= 500)
+    }
+
     /// It is in a state, or has a name, that does not allow this.
     pub(super) fn is_conflict(&self) -> bool {
         self.status == Some(409)

@@ -25,6 +25,8 @@ const KILL_BOUND: Duration = Duration::from_secs(20);
 /// A young program may not have come to install its handler yet.
 const YOUNG: Duration = Duration::from_secs(5);
 const HANDLER_EVERY: Duration = Duration::from_millis(20);
+/// For how long an update of a container that comes and goes is tried.
+const UPDATE_AGAIN: Duration = Duration::from_secs(5);
 
 fn state(about: &ContainerInspectResponse) -> InstanceState {
     about.state.as_ref().map_or(InstanceState::Unknown, state_of)
@@ -121,7 +123,18 @@ impl Inner {
         };
         let client = self.engine.client().await?;
         let what = format!("setting the restart policy of {instance} to {}", policy.name);
-        Ok(self.engine.bounded(&what, ACT, client.update_container(id, update)).await?)
+        let begun = Instant::now();
+        loop {
+            match self.engine.bounded(&what, ACT, client.update_container(id, update.clone())).await {
+                Ok(()) => return Ok(()),
+                // It ended in the middle of the update ("cannot update a stopped container"), and the engine took the
+                // whole update back.
+                Err(trouble) if trouble.is_internal() && begun.elapsed() < UPDATE_AGAIN => {
+                    tokio::time::sleep(HANDLER_EVERY).await;
+                }
+                Err(trouble) => return Err(trouble.into()),
+            }
+        }
     }
 
     pub(super) async fn signal(&self, instance: &InstanceId, name: &str) -> Result<(), RuntimeError> {

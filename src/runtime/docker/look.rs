@@ -1,6 +1,8 @@
 //! What the engine has of a slot, and which instance each container is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HealthStatusEnum};
 use bollard::query_parameters::{ListContainersOptionsBuilder, RenameContainerOptionsBuilder};
@@ -26,6 +28,9 @@ pub(super) const SLOT: &str = "baton.slot";
 pub(super) const INSTANCE: &str = "baton.instance";
 pub(super) const SPEC: &str = "baton.spec";
 
+/// One list serves all slots that are looked at together. It only finds what nobody knows yet: what it names is looked
+/// at again by its id.
+const LIST_EVERY: Duration = Duration::from_millis(100);
 /// Exit code of a main process that SIGKILL ended, as engines tell it.
 const KILLED: i64 = 137;
 
@@ -59,19 +64,27 @@ pub(super) fn slot_of(fleet: &str, labels: &HashMap<String, String>) -> Option<S
 }
 
 impl Inner {
-    /// Every container of the fleet; of one service where it is named.
-    pub(super) async fn list(&self, service: Option<&str>) -> Result<Vec<Listed>, Trouble> {
+    /// Every container of the fleet, as of a moment ago.
+    async fn list(&self) -> Result<Arc<Vec<Listed>>, Trouble> {
+        let mut listed = self.listed.lock().await;
+        if let Some((at, found)) = &*listed
+            && at.elapsed() < LIST_EVERY
+        {
+            return Ok(Arc::clone(found));
+        }
+        let found = Arc::new(self.list_now().await?);
+        *listed = Some((Instant::now(), Arc::clone(&found)));
+        Ok(found)
+    }
+
+    async fn list_now(&self) -> Result<Vec<Listed>, Trouble> {
         let client = self.engine.client().await?;
-        let fleet = self.fleet.as_str();
-        let mut of_compose = vec![format!("{PROJECT}={fleet}")];
-        of_compose.extend(service.map(|service| format!("{SERVICE}={service}")));
-        let of_baton = vec![format!("{FLEET}={fleet}")];
-        let list = |labels: Vec<String>| {
-            let filters = HashMap::from([("label".to_owned(), labels)]);
+        let list = |label: &str| {
+            let filters = HashMap::from([("label".to_owned(), vec![format!("{label}={}", self.fleet)])]);
             let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
             self.engine.bounded("listing containers", ASK, client.list_containers(Some(options)))
         };
-        let (composed, made) = tokio::try_join!(list(of_compose), list(of_baton))?;
+        let (composed, made) = tokio::try_join!(list(PROJECT), list(FLEET))?;
         let listed = composed.into_iter().chain(made).filter_map(|found| {
             Some(Listed {
                 id: found.id?,
@@ -85,24 +98,11 @@ impl Inner {
 
     /// Every slot that has a container.
     pub(super) async fn slots(&self) -> Result<Vec<SlotName>, RuntimeError> {
-        let listed = self.list(None).await?;
-        let mut slots = Vec::new();
-        for found in listed {
-            let Some(slot) = slot_of(&self.fleet, &found.labels) else { continue };
-            if let Some(service) = found.labels.get(SERVICE) {
-                self.services().insert(slot.component.clone(), service.clone());
-            }
-            slots.push(slot);
-        }
+        let listed = self.list().await?;
+        let mut slots: Vec<SlotName> = listed.iter().filter_map(|found| slot_of(&self.fleet, &found.labels)).collect();
         slots.sort();
         slots.dedup();
         Ok(slots)
-    }
-
-    /// The Compose service of a slot: as recorded, as seen, or of the same name.
-    fn service_of(&self, slot: &SlotName, record: &SlotRecord) -> String {
-        let seen = || self.services().get(&slot.component).cloned();
-        record.service.clone().or_else(seen).unwrap_or_else(|| slot.component.to_string())
     }
 
     /// What an inspect says of a container; `None`: there is none.
@@ -118,9 +118,9 @@ impl Inner {
     /// All instances of a slot. A container that nobody has given a number gets the next, written before it is told.
     pub(super) async fn look(&self, slot: &SlotName) -> Result<Vec<Seen>, RuntimeError> {
         // The list comes before the record: what Baton makes or removes meanwhile is in the record, or gone, by then.
-        let known = self.records.read(slot)?;
-        let mut listed = self.list(Some(&self.service_of(slot, &known))).await?;
-        listed.retain(|found| slot_of(&self.fleet, &found.labels).as_ref() == Some(slot));
+        let all = self.list().await?;
+        let here = |found: &&Listed| slot_of(&self.fleet, &found.labels).as_ref() == Some(slot);
+        let mut listed: Vec<&Listed> = all.iter().filter(here).collect();
         // An instance that was there first has the lower number.
         listed.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
 
@@ -141,10 +141,9 @@ impl Inner {
                 continue;
             }
             let Some(about) = self.container(&stranger.id).await? else { continue };
-            let number = number_of(&stranger, &record);
-            record.service = stranger.labels.get(SERVICE).cloned().or(record.service);
+            let number = number_of(stranger, &record);
             record.highest = record.highest.max(number);
-            record.instances.insert(number, adopted(&stranger));
+            record.instances.insert(number, adopted(stranger));
             found.insert(number, about);
         }
         if record != before {
@@ -342,7 +341,7 @@ mod tests {
             created: 0,
             labels: labels(pairs),
         };
-        let record = SlotRecord { highest: 4, instances: [(4, Entry::default())].into(), ..SlotRecord::default() };
+        let record = SlotRecord { highest: 4, instances: [(4, Entry::default())].into() };
         assert_eq!(number_of(&listed("p-w-1", &[]), &record), 5);
         assert_eq!(number_of(&listed("p-w-1.baton-9", &[]), &record), 9);
         assert_eq!(number_of(&listed("p-w-1.baton-4", &[]), &record), 5);

@@ -33,7 +33,6 @@ pub(super) struct Draft {
     /// Further networks: name or id, and the body of the connect call.
     pub(super) networks: Vec<(String, String)>,
     pub(super) archives: Vec<ComposeArchive>,
-    pub(super) service: Option<String>,
     pub(super) ports: std::collections::BTreeMap<String, u16>,
 }
 
@@ -65,11 +64,9 @@ impl Inner {
             ports: draft.ports.clone(),
             ..Entry::default()
         };
-        let service = draft.service.clone();
         self.records
             .update(&instance.slot, |record| {
                 record.highest = record.highest.max(instance.number);
-                record.service = service.or(record.service.take());
                 record.instances.insert(instance.number, entry);
             })
             .await?;
@@ -260,7 +257,7 @@ fn draft(fleet: &str, instance: &InstanceId, blueprint: &Blueprint) -> Result<Dr
         let body = body::of_definition(fleet, instance, blueprint, &ports)
             .map_err(|why| refused(FailureKind::Refused, format!("{instance}: {why}")))?;
         let (networks, archives) = (Vec::new(), Vec::new());
-        return Ok(Draft { made_as: name.clone(), name, body, networks, archives, service: None, ports });
+        return Ok(Draft { made_as: name.clone(), name, body, networks, archives, ports });
     };
     let container = compose.containers.get(&instance.slot.index).ok_or_else(|| {
         refused(
@@ -277,7 +274,6 @@ fn draft(fleet: &str, instance: &InstanceId, blueprint: &Blueprint) -> Result<Dr
         body: container.body.clone(),
         networks: container.networks.clone(),
         archives: container.archives.clone(),
-        service: Some(compose.service.clone()),
         ports,
     })
 }

@@ -16,8 +16,6 @@ use crate::sys;
 /// What is known of a slot beside what the engine says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SlotRecord {
-    /// The Compose service that its containers belong to.
-    pub(super) service: Option<String>,
     /// The highest number ever given; never used again.
     pub(super) highest: u64,
     /// By number.

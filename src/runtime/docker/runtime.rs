@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
@@ -12,11 +12,10 @@ use tokio::task::AbortHandle;
 
 use super::body;
 use super::engine::{ASK, Engine};
-use super::look::{Seen, slot_of};
+use super::look::{Listed, Seen, slot_of};
 use super::record::Records;
 use crate::model::{
-    ComponentName, Definition, Endpoint, ExitStatus, FleetName, InstanceId, InstanceObservation, Resolution,
-    RuntimeKind, SlotName,
+    Definition, Endpoint, ExitStatus, FleetName, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
 };
 use crate::runtime::{Blueprint, ExecOutput, Hint, Runtime, RuntimeError};
 
@@ -50,14 +49,8 @@ pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) records: Records,
     pub(super) fleet: String,
-    /// Compose services by the components that they are, as seen.
-    services: Mutex<BTreeMap<ComponentName, String>>,
-}
-
-impl Inner {
-    pub(super) fn services(&self) -> MutexGuard<'_, BTreeMap<ComponentName, String>> {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// The last list of all containers, and when it was made.
+    pub(super) listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Listed>>)>>,
 }
 
 impl Drop for DockerRuntime {
@@ -75,7 +68,7 @@ impl DockerRuntime {
             engine: Engine::new(config.socket),
             records: Records::new(config.root.join("docker"), config.read_only),
             fleet: config.fleet.to_string(),
-            services: Mutex::default(),
+            listed: tokio::sync::Mutex::default(),
         };
         DockerRuntime { inner: Arc::new(inner), listener: Mutex::default() }
     }
