@@ -54,8 +54,8 @@ fn nothing_here(what: &str) -> RuntimeError {
 
 #[async_trait::async_trait]
 impl Runtime for Settled {
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Process
+    fn kinds(&self) -> Vec<RuntimeKind> {
+        vec![RuntimeKind::Process]
     }
 
     async fn resolve(&self, _: &Definition, _: bool) -> Resolution {
@@ -197,7 +197,7 @@ impl Rig {
                 policy: Policy { components: BTreeSet::from([component]), ..Policy::default() },
                 address: None,
                 runtime: runtime.clone(),
-                runtime_id: format!("bench-{}", std::process::id()),
+                runtime_ids: vec![format!("bench-{}", std::process::id())],
             },
             async move {
                 let _ = stopped.await;

@@ -37,8 +37,9 @@ pub struct AgentConfig {
     pub address: Option<String>,
     /// Its hands.
     pub runtime: Arc<dyn Runtime>,
-    /// A name for the runtime that no other has on this machine: the engine's id, or the uid for processes.
-    pub runtime_id: String,
+    /// Names of what its hands act on that nothing else on this machine has: the uid for processes, the engine's id for
+    /// containers. It runs only where nobody else holds one of them for this fleet under its id.
+    pub runtime_ids: Vec<String>,
 }
 
 /// Why an agent ended.

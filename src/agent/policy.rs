@@ -1,5 +1,7 @@
 //! The agent's own word on what it will do, whoever asks.
 
+mod reach;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -23,6 +25,10 @@ pub struct Policy {
     /// Image repositories (without tag) that it may run.
     #[serde(default)]
     pub images: BTreeSet<String>,
+    /// Components whose containers may reach into this host: privileged ones, host paths, devices, the host's
+    /// namespaces.
+    #[serde(default)]
+    pub host_access: BTreeSet<ComponentName>,
     /// Hooks, by exact name.
     #[serde(default)]
     pub hooks: BTreeSet<String>,
@@ -127,11 +133,11 @@ impl Policy {
             return Ok(()); // Baton's own program.
         }
         if let Some(image) = &definition.image {
-            let repository = repository(image);
-            if !self.images.contains(repository) {
-                return Err(format!(
-                    "image {repository} is not admitted here; add `images: [{repository}]` to the policy"
-                ));
+            self.admit_image(image)?;
+        }
+        if let Some(compose) = &definition.compose {
+            for container in compose.containers.values() {
+                self.admit_container(component, &container.name, container.body.expose())?;
             }
         }
         if let Some(release) = &definition.release {
@@ -157,6 +163,29 @@ impl Policy {
             }
         }
         Ok(())
+    }
+}
+
+impl Policy {
+    fn admit_image(&self, image: &str) -> Result<(), String> {
+        let repository = repository(image);
+        if self.images.contains(repository) {
+            return Ok(());
+        }
+        Err(format!("image {repository} is not admitted here; add `images: [{repository}]` to the policy"))
+    }
+
+    /// Judges what the engine would be asked for, whatever the definition around it says.
+    fn admit_container(&self, component: &ComponentName, name: &str, body: &str) -> Result<(), String> {
+        let body = serde_json::from_str(body).map_err(|_| format!("the body of container {name} is no JSON"))?;
+        self.admit_image(reach::image(&body).ok_or_else(|| format!("container {name} names no image"))?)?;
+        match reach::reaches_out(&body) {
+            Some(key) if !self.host_access.contains(component) => Err(format!(
+                "container {name} would reach into this host ({key}); if that is meant, add `host_access: \
+                 [{component}]` to the policy"
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -212,6 +241,22 @@ mod tests {
         ] {
             assert_eq!(repository(image), expected);
         }
+    }
+
+    #[test]
+    fn a_container_is_judged_by_what_the_engine_would_be_asked_for() {
+        let component = ComponentName::new("api").unwrap();
+        let mut policy = Policy { images: ["shop".to_owned()].into(), ..Policy::default() };
+        let judge = |policy: &Policy, body: &str| policy.admit_container(&component, "p-api-1", body);
+        assert_eq!(judge(&policy, r#"{ "Image": "shop:2" }"#), Ok(()));
+        let why = judge(&policy, r#"{ "Image": "evil:2" }"#).unwrap_err();
+        assert!(why.contains("images: [evil]"), "{why}");
+        assert!(judge(&policy, "{}").is_err() && judge(&policy, "no").is_err());
+        let privileged = r#"{ "Image": "shop:2", "HostConfig": { "Privileged": true } }"#;
+        let why = judge(&policy, privileged).unwrap_err();
+        assert!(why.contains("Privileged") && why.contains("host_access: [api]"), "{why}");
+        policy.host_access.insert(component.clone());
+        assert_eq!(judge(&policy, privileged), Ok(()));
     }
 
     #[test]

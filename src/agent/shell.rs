@@ -74,7 +74,7 @@ pub(super) struct Shell {
     report_pause: Duration,
     boot_id: String,
     _lock: sys::lock::FileLock,
-    _name: sys::abstract_socket::NameHold,
+    _names: Vec<sys::abstract_socket::NameHold>,
 }
 
 /// What a ledger record's head says.
@@ -127,14 +127,17 @@ pub(super) fn adopt(folder: &Path, fleet: &FleetName, id: &AgentId, heir: &Coord
 impl Shell {
     pub(super) fn start(config: AgentConfig) -> Result<Self, AgentError> {
         let (driver, lock) = open(&config.folder, &config.fleet, &config.id)?;
-        let name = format!("baton/{}/{}/{}", config.runtime_id, config.fleet, config.id);
         let myself = format!("folder {}", config.folder.display());
-        let name = sys::abstract_socket::NameHold::take(&name, &myself).map_err(|error| match error {
-            sys::abstract_socket::HoldError::Held { holder, .. } => {
-                AgentError::Held { what: format!("the runtime of fleet {} as {}", config.fleet, config.id), holder }
-            }
-            other => AgentError::Folder { path: config.folder.clone(), source: Box::new(other) },
-        })?;
+        let held = config.runtime_ids.iter().map(|runtime| {
+            let name = format!("baton/{runtime}/{}/{}", config.fleet, config.id);
+            sys::abstract_socket::NameHold::take(&name, &myself).map_err(|error| match error {
+                sys::abstract_socket::HoldError::Held { holder, .. } => {
+                    AgentError::Held { what: format!("the runtime of fleet {} as {}", config.fleet, config.id), holder }
+                }
+                other => AgentError::Folder { path: config.folder.clone(), source: Box::new(other) },
+            })
+        });
+        let names = held.collect::<Result<Vec<_>, _>>()?;
         let boot_id = sys::clock::boot_id().map_err(folder_error(Path::new("/proc/sys/kernel/random/boot_id")))?;
         let specs = SpecStore::open(&config.folder.join("specs"))
             .map_err(|error| AgentError::Folder { path: config.folder.clone(), source: Box::new(error) })?;
@@ -167,7 +170,7 @@ impl Shell {
             report_pause: Duration::ZERO,
             boot_id,
             _lock: lock,
-            _name: name,
+            _names: names,
         })
     }
 
@@ -490,7 +493,7 @@ impl Shell {
         let inventory = Inventory {
             agent: self.config.id.clone(),
             boot_id: self.boot_id.clone(),
-            runtimes: vec![self.hands.runtime.kind()],
+            runtimes: self.hands.runtime.kinds(),
             address: self.config.address.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
             // Once a person has handed this agent over, what the coordinator before was at is no sign of anything.
             term: node.link().hello_obeys().map_or(Term(0), |claim| claim.term),

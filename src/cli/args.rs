@@ -71,6 +71,9 @@ pub(super) struct Global {
     /// TCP without TLS: anybody who reaches the port rules the fleet
     #[arg(long, global = true)]
     pub(super) insecure: bool,
+    /// The Docker Engine's socket [default: unix:///var/run/docker.sock]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "DOCKER_HOST", hide_env_values = true)]
+    pub(super) docker_host: Option<String>,
     /// One event a line, in the schema of docs/events.md
     #[arg(long, global = true)]
     pub(super) json: bool,

@@ -52,7 +52,7 @@ pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Pro
 /// Finds the coordinator, carries the ask out, and lets go.
 pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Result<Exit, Problem> {
     let fleet = connect::fleet(global, asked.manifest.as_ref())?;
-    let mut connection = connect::any(global, &fleet).await?;
+    let mut connection = connect::any(global, &fleet, asked.manifest.as_ref()).await?;
     let result = carry_on(global, &mut connection, &asked, how).await;
     connection.close().await;
     result

@@ -1,22 +1,20 @@
 //! Finding a coordinator, or being one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::transport::Channel;
 
-use super::Exit;
 use super::args::Global;
 use super::exit::Problem;
 pub(super) use super::project::manifest;
+use super::{Exit, hands};
 use crate::agent::{self, AgentConfig, Policy};
 use crate::coordinator::{Coordinator, CoordinatorConfig, HEARTBEAT};
 use crate::engine::FleetView;
 use crate::model::{AgentId, FleetName, Manifest};
 use crate::proto::v1::control_client::ControlClient;
 use crate::proto::v1::{Asker, StatusRequest};
-use crate::runtime::process::{KeeperCommand, ProcessConfig, ProcessRuntime};
 use crate::sys;
 use crate::transport::{Address, MESSAGE_MAX, connect};
 
@@ -82,16 +80,6 @@ pub(super) fn host_id() -> AgentId {
     })
 }
 
-/// The process runtime of an agent folder.
-pub(super) fn process_runtime(folder: &std::path::Path, address: Option<&str>) -> Result<Arc<ProcessRuntime>, Problem> {
-    let keeper = KeeperCommand::current().map_err(|error| Problem::of(Exit::Failed, &error))?;
-    Ok(Arc::new(ProcessRuntime::new(ProcessConfig {
-        root: folder.to_owned(),
-        address: address.unwrap_or("127.0.0.1").to_owned(),
-        keeper,
-    })))
-}
-
 /// Coordinator and agent inside this process.
 pub(super) struct Embedded {
     coordinator: Coordinator,
@@ -100,7 +88,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    async fn start(global: &Global, fleet: &FleetName) -> Result<Self, Problem> {
+    async fn start(global: &Global, fleet: &FleetName, manifest: Option<&Manifest>) -> Result<Self, Problem> {
         let folder = state_root(global)?.join(fleet.as_str());
         let coordinator = Coordinator::start(CoordinatorConfig {
             fleet: fleet.clone(),
@@ -124,6 +112,7 @@ impl Embedded {
         })?;
         let id = host_id();
         let agent_folder = folder.join("agents").join(id.as_str());
+        let hands = hands::embedded(global, fleet, &agent_folder, manifest).await?;
         let config = AgentConfig {
             fleet: fleet.clone(),
             id: id.clone(),
@@ -132,8 +121,8 @@ impl Embedded {
             security: None,
             policy: Policy::own_manifest(),
             address: None,
-            runtime: process_runtime(&agent_folder, None)?,
-            runtime_id: format!("uid-{}", rustix::process::getuid().as_raw()),
+            runtime: hands.runtime,
+            runtime_ids: hands.ids,
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let agent = tokio::spawn(agent::run(config, async move {
@@ -238,11 +227,15 @@ pub(super) async fn running(global: &Global, fleet: &FleetName) -> Result<Option
 }
 
 /// A coordinator that runs, or one embedded here.
-pub(super) async fn any(global: &Global, fleet: &FleetName) -> Result<Connection, Problem> {
+pub(super) async fn any(
+    global: &Global,
+    fleet: &FleetName,
+    manifest: Option<&Manifest>,
+) -> Result<Connection, Problem> {
     if let Some(connection) = running(global, fleet).await? {
         return Ok(connection);
     }
-    let mut embedded = Embedded::start(global, fleet).await?;
+    let mut embedded = Embedded::start(global, fleet, manifest).await?;
     let address = embedded.coordinator.addresses()[0].clone();
     let mut connection = Connection {
         client: client(&address, global, fleet).await?,

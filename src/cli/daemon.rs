@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::args::{AgentArgs, AgentVerb, CoordinatorArgs, GatewayArgs, Global};
-use super::connect::{self, host_id, manifest, process_runtime, state_root};
+use super::connect::{self, host_id, manifest, state_root};
 use super::exit::Problem;
-use super::output;
+use super::{hands, output};
 use crate::agent::{self, AgentConfig, AgentError, Policy};
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::gateway::{self, GatewayConfig};
@@ -91,9 +91,10 @@ pub(super) async fn agent(global: &Global, args: AgentArgs) -> Result<Exit, Prob
             Policy::default()
         }
     };
+    let hands = hands::daemon(global, &fleet, &folder, args.address.as_deref()).await?;
     let config = AgentConfig {
-        runtime: process_runtime(&folder, args.address.as_deref())?,
-        runtime_id: format!("uid-{}", rustix::process::getuid().as_raw()),
+        runtime: hands.runtime,
+        runtime_ids: hands.ids,
         fleet,
         id: id.clone(),
         folder,

@@ -8,6 +8,7 @@ mod connect;
 mod daemon;
 mod exit;
 mod follow;
+mod hands;
 mod history;
 mod live;
 mod logs;

@@ -2,15 +2,15 @@
 
 use super::Exit;
 use super::args::Global;
-use super::connect::{process_runtime, state_root};
+use super::connect::state_root;
 use super::exit::Problem;
+use super::hands;
 use crate::coordinator::HEARTBEAT;
 use crate::driver::{Driver, Tag};
 use crate::engine::{self, FleetView, RollSummary};
 use crate::journal::SqliteJournal;
-use crate::model::{AgentId, FleetName, Inventory, Machine, RuntimeKind, SlotName, Term};
+use crate::model::{AgentId, FleetName, Inventory, Machine, SlotName, Term};
 use crate::node::{AgentNode, AgentRecord, CoordinatorEvent, CoordinatorNode, CoordinatorRecord};
-use crate::runtime::Runtime;
 use crate::sys::clock::{SystemClock, boot_id};
 
 fn recover(global: &Global, fleet: &FleetName) -> Result<Driver<CoordinatorNode>, Problem> {
@@ -58,7 +58,7 @@ pub(super) async fn view(global: &Global, fleet: &FleetName) -> Result<FleetView
     }
     let boot = boot_id().map_err(|error| Problem::of(Exit::Failed, &error))?;
     for (agent, folder) in agents(global, fleet)? {
-        let runtime = process_runtime(&folder, None)?;
+        let runtime = hands::looking(global, fleet, &folder)?;
         let clock = clock()?;
         let ledger = SqliteJournal::<AgentRecord>::open_read_only(&folder.join("ledger.db")).and_then(|journal| {
             Driver::recover(
@@ -71,7 +71,7 @@ pub(super) async fn view(global: &Global, fleet: &FleetName) -> Result<FleetView
         let mut inventory = Inventory {
             agent,
             boot_id: boot.clone(),
-            runtimes: vec![RuntimeKind::Process],
+            runtimes: runtime.kinds(),
             address: "127.0.0.1".to_owned(),
             term: Term(0),
             nonce: String::new(),
@@ -120,7 +120,7 @@ pub(super) async fn logs(
     lines: u32,
 ) -> Result<Vec<String>, Problem> {
     for (_, folder) in agents(global, fleet)? {
-        let runtime = process_runtime(&folder, None)?;
+        let runtime = hands::looking(global, fleet, &folder)?;
         if !runtime.slots().await.unwrap_or_default().contains(slot) {
             continue;
         }

@@ -12,8 +12,9 @@ use crate::engine::{Request, RollState};
 use crate::model::StepId;
 
 async fn open(global: &Global) -> Result<Connection, Problem> {
-    let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
-    connect::any(global, &fleet).await
+    let manifest = manifest(global).await?;
+    let fleet = connect::fleet(global, manifest.as_ref())?;
+    connect::any(global, &fleet, manifest.as_ref()).await
 }
 
 /// Asks, and says so; does not wait.

@@ -2,6 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use super::args::{Global, Verb};
 use super::exit::Problem;
 
@@ -11,14 +14,15 @@ pub(super) fn init_logging(verb: &Verb) {
     let default = if daemon { "baton=info" } else { "off" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    // Below a warning the engine's client tells every body that it sends and gets, environments included: never,
+    // whatever the variable says.
+    let quiet = tracing_subscriber::filter::filter_fn(|about| {
+        !about.target().starts_with("bollard") || *about.level() <= tracing::Level::WARN
+    });
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // A second call (the quickstart's own verbs in one process) keeps the first one.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .try_init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
+    let _ = tracing_subscriber::registry().with(filter).with(quiet).with(lines).try_init();
 }
 
 /// Tells what went wrong.

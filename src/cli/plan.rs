@@ -73,7 +73,7 @@ pub(super) async fn run(global: &Global, mut args: PlanArgs) -> Result<Exit, Pro
     let Written { manifest, version } = needed(global, args.what.to.as_deref()).await?;
     args.what.to = args.what.to.or(version);
     let fleet = connect::fleet(global, Some(&manifest))?;
-    let mut connection = connect::any(global, &fleet).await?;
+    let mut connection = connect::any(global, &fleet, Some(&manifest)).await?;
     let asked = Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: false, supersede: true };
     let shown = ask(&mut connection, &asked).await;
     connection.close().await;

@@ -1,11 +1,14 @@
 //! The port through which an agent acts on instances, in terms of slots and specs. It says slot, release, start and
-//! stop, never "container": adapters are `process` (keepers), `fake`, and later others.
+//! stop, never "container": adapters are `process` (keepers), `docker` (an engine), `fake`, and `several` of them.
 //!
 //! Every method is idempotent: "already so" is success. Every method is bounded in time by its adapter, and a bound
 //! that is reached is an error with `unknown: true` where the act may have happened all the same.
 
+pub mod docker;
 pub mod fake;
 pub mod process;
+mod redact;
+pub mod several;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,8 +67,8 @@ pub struct ExecOutput {
 /// An agent's hands.
 #[async_trait::async_trait]
 pub trait Runtime: Send + Sync {
-    /// What this is.
-    fn kind(&self) -> RuntimeKind;
+    /// What it can run.
+    fn kinds(&self) -> Vec<RuntimeKind>;
 
     /// Finds image, release and env_file of a definition and proves them. A `problem` is part of the answer.
     async fn resolve(&self, definition: &Definition, pull: bool) -> Resolution;

@@ -21,17 +21,23 @@ const HINTS_MAX: usize = 1024;
 /// A fake world behind the port of an agent.
 pub struct FakeRuntime {
     world: Arc<Mutex<FakeWorld>>,
+    kind: RuntimeKind,
     now: watch::Sender<Timestamp>,
     hints: mpsc::Sender<Hint>,
     receiver: Mutex<Option<mpsc::Receiver<Hint>>>,
 }
 
 impl FakeRuntime {
-    /// Puts a world behind the port, at time zero.
+    /// Puts a world of processes behind the port, at time zero.
     pub fn new(world: FakeWorld) -> FakeRuntime {
+        FakeRuntime::of_kind(world, RuntimeKind::Process)
+    }
+
+    /// The same, as another kind of runtime.
+    pub fn of_kind(world: FakeWorld, kind: RuntimeKind) -> FakeRuntime {
         let (hints, receiver) = mpsc::channel(HINTS_MAX);
         let now = watch::Sender::new(Timestamp::ZERO);
-        FakeRuntime { world: Arc::new(Mutex::new(world)), now, hints, receiver: Mutex::new(Some(receiver)) }
+        FakeRuntime { world: Arc::new(Mutex::new(world)), kind, now, hints, receiver: Mutex::new(Some(receiver)) }
     }
 
     /// Lets time pass until then, and tells what happened.
@@ -65,8 +71,8 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Process
+    fn kinds(&self) -> Vec<RuntimeKind> {
+        vec![self.kind]
     }
 
     async fn resolve(&self, definition: &Definition, _pull: bool) -> Resolution {

@@ -8,15 +8,12 @@ use std::path::Path;
 use super::files::{LOGS_KEPT, SlotFolder};
 use super::record::Private;
 use crate::model::InstanceId;
+use crate::runtime::redact::Redactor;
 
 /// How much of one log file is read for its last lines.
 const TAIL_MAX: u64 = 4 << 20;
-/// Values shorter than this are words that logs are full of.
-const SECRET_MIN: usize = 6;
 /// A longer argument is no sub-command.
 const WORD_MAX: usize = 12;
-/// What stands in a secret's place.
-const REDACTED: &str = "***";
 
 /// Opens an instance's log for its program: every write goes to the end, wherever that is by then.
 pub(super) fn open(folder: &SlotFolder, instance: &InstanceId) -> io::Result<File> {
@@ -109,47 +106,18 @@ fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
     Ok(whole[whole.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
-/// What must not be shown of an instance's output.
-pub(super) struct Redactor {
-    secrets: Vec<String>,
-}
-
-impl Redactor {
-    /// The values of its environment and of its argv, except what Baton itself filled in or everybody may know: the
-    /// program's path, names of options, sub-commands (`worker`), and placeholders that stand alone.
-    pub(super) fn new(private: &Private, known: &[String]) -> Redactor {
-        let argv = private.argv.windows(2).filter_map(|pair| {
-            let [before, argument] = pair else { return None };
-            if argument.starts_with('-') {
-                return argument.split_once('=').map(|(_, value)| value);
-            }
-            let plain_word = argument.len() <= WORD_MAX && argument.bytes().all(|byte| byte.is_ascii_lowercase());
-            (!plain_word || before.starts_with('-')).then_some(argument.as_str())
-        });
-        let values = private.env.values().map(String::as_str).chain(argv);
-        let mut secrets: Vec<String> = values
-            .filter(|value| !known.iter().any(|known| known == value))
-            // A value of several lines comes out line by line.
-            .flat_map(|value| value.lines())
-            .map(str::trim)
-            .filter(|value| value.chars().count() >= SECRET_MIN)
-            .map(str::to_owned)
-            .collect();
-        // The longest first: a secret that holds another one goes as a whole.
-        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        secrets.dedup();
-        Redactor { secrets }
-    }
-
-    /// The text without them.
-    pub(super) fn redact(&self, mut text: String) -> String {
-        for secret in &self.secrets {
-            if text.contains(secret) {
-                text = text.replace(secret, REDACTED);
-            }
+/// Hides the values of its environment and of its argv, except what Baton itself filled in or everybody may know: the
+/// program's path, names of options, sub-commands (`worker`), and placeholders that stand alone.
+pub(super) fn redactor(private: &Private, known: &[String]) -> Redactor {
+    let argv = private.argv.windows(2).filter_map(|pair| {
+        let [before, argument] = pair else { return None };
+        if argument.starts_with('-') {
+            return argument.split_once('=').map(|(_, value)| value);
         }
-        text
-    }
+        let plain_word = argument.len() <= WORD_MAX && argument.bytes().all(|byte| byte.is_ascii_lowercase());
+        (!plain_word || before.starts_with('-')).then_some(argument.as_str())
+    });
+    Redactor::hiding(private.env.values().map(String::as_str).chain(argv), known)
 }
 
 #[cfg(test)]
@@ -197,7 +165,7 @@ mod tests {
                 .into(),
             cwd: "/".to_owned(),
         };
-        let redactor = Redactor::new(&private, &["/opt/release-1".to_owned()]);
+        let redactor = redactor(&private, &["/opt/release-1".to_owned()]);
         let line =
             "on /opt/v1/bin/worker hunter22 topsecret-more topsecret pa55phrase line-two /opt/release-1 --verbose-mode";
         let wanted = "on /opt/v1/bin/worker *** *** *** *** *** /opt/release-1 --verbose-mode";

@@ -24,4 +24,5 @@ pub(crate) mod testing;
 pub use client::KeeperCommand;
 pub use keeper::{KeeperOptions, keeper_main};
 pub use placeholders::{FillError, fill};
+pub(super) use release::read_env_file;
 pub use runtime::{ProcessConfig, ProcessRuntime};

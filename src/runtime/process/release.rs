@@ -16,7 +16,7 @@ const CHUNK: usize = 128 << 10;
 
 /// Why a release or env_file cannot be used; for people, free of secrets.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReleaseError {
+pub(in crate::runtime) enum ReleaseError {
     #[error("release {0} does not exist on this host")]
     Absent(String),
     #[error("release {0} is not a folder")]
@@ -179,7 +179,7 @@ fn read_bounded(path: &Path) -> io::Result<String> {
 
 /// Reads an env_file: `NAME=value` lines, empty ones and those that begin with `#` left out. A value is taken as it
 /// stands to the end of its line; a pair of quotes around the whole of it is taken off.
-pub(super) fn read_env_file(file: &str) -> Result<(BTreeMap<String, String>, Digest), ReleaseError> {
+pub(in crate::runtime) fn read_env_file(file: &str) -> Result<(BTreeMap<String, String>, Digest), ReleaseError> {
     let text =
         read_bounded(Path::new(file)).map_err(|source| ReleaseError::EnvFile { file: file.to_owned(), source })?;
     let mut values = BTreeMap::new();

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::client::{self, KeeperCommand, Repeat, Watch};
 use super::files::{self, SlotFolder};
-use super::logs::{self, Redactor};
+use super::logs;
 use super::placeholders;
 use super::protocol::{Answer, Prepare, Request, refused, retryable, unknown};
 use super::record::{Private, Run, State};
@@ -266,8 +266,8 @@ impl Runtime for ProcessRuntime {
         ProcessRuntime::adopt_running(self, should_run).await
     }
 
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Process
+    fn kinds(&self) -> Vec<RuntimeKind> {
+        vec![RuntimeKind::Process]
     }
 
     async fn resolve(&self, definition: &Definition, _pull: bool) -> Resolution {
@@ -427,7 +427,7 @@ impl Runtime for ProcessRuntime {
         known.push(folder.gateway().display().to_string());
         let (name, shown) = (instance.clone(), instance.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let redactor = Redactor::new(&private, &known);
+            let redactor = logs::redactor(&private, &known);
             let lines = usize::try_from(lines.min(LINES_MAX)).unwrap_or(usize::MAX);
             let lines = logs::last_lines(&folder, &name, lines)?;
             Ok(lines.into_iter().map(|line| redactor.redact(line)).collect())

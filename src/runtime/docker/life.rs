@@ -1,0 +1,289 @@
+//! Start, hold, signal, kill, wait, remove.
+
+use std::time::{Duration, Instant};
+
+use bollard::errors::Error;
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptions};
+use futures_util::StreamExt;
+
+use super::engine::{ACT, Trouble, refused};
+use super::host::{self, Handling};
+use super::look::{Seen, exit_of, state_of};
+use super::record::{Entry, Policy};
+use super::runtime::Inner;
+use crate::model::{Endpoint, ExitStatus, FailureKind, InstanceId, InstanceState};
+use crate::runtime::RuntimeError;
+use crate::sys;
+
+/// How long one wait for an end is believed in before the container is looked at again.
+const WAIT_EVERY: Duration = Duration::from_secs(10);
+/// What is killed is gone in milliseconds; what the kernel cannot end is never gone.
+const KILL_BOUND: Duration = Duration::from_secs(20);
+/// A young program may not have come to install its handler yet.
+const YOUNG: Duration = Duration::from_secs(5);
+const HANDLER_EVERY: Duration = Duration::from_millis(20);
+/// For how long an update of a container that comes and goes is tried.
+const UPDATE_AGAIN: Duration = Duration::from_secs(5);
+
+fn state(about: &ContainerInspectResponse) -> InstanceState {
+    about.state.as_ref().map_or(InstanceState::Unknown, state_of)
+}
+
+fn exit(about: &ContainerInspectResponse) -> ExitStatus {
+    exit_of(about.state.as_ref().and_then(|state| state.exit_code))
+}
+
+/// It has ended by itself, or is not there: whoever asked for its end has what was asked for.
+fn is_over(trouble: &Trouble) -> bool {
+    trouble.is_absent() || trouble.is_conflict()
+}
+
+impl Inner {
+    /// The container of an instance: its id, what is on record, and what the engine says now.
+    pub(super) async fn known(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<Option<(String, Entry, ContainerInspectResponse)>, RuntimeError> {
+        let Some((id, entry)) = self.records.entry(instance)? else { return Ok(None) };
+        Ok(self.container(&id).await?.map(|about| (id, entry, about)))
+    }
+
+    pub(super) async fn existing(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<(String, Entry, ContainerInspectResponse), RuntimeError> {
+        let missing = || refused(FailureKind::Missing, format!("instance {instance} has no container any more"));
+        self.known(instance).await?.ok_or_else(missing)
+    }
+
+    pub(super) async fn start(&self, instance: &InstanceId) -> Result<Endpoint, RuntimeError> {
+        let (id, _, about) = self.existing(instance).await?;
+        self.allow_restart(instance).await?;
+        let client = self.engine.client().await?;
+        if state(&about) == InstanceState::Restarting {
+            // The engine says "already started" of one that waits for its next start.
+            self.end(instance, &id).await?;
+        }
+        let what = format!("starting {instance}");
+        self.engine.bounded(&what, ACT, client.start_container(&id, None)).await?;
+        let (_, entry, about) = self.existing(instance).await?;
+        self.endpoint(&Seen { id: instance.clone(), entry, about }).await
+    }
+
+    pub(super) async fn hold_restart(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
+        let (id, entry, about) = self.existing(instance).await?;
+        let present = policy_of(&about);
+        let none = present.name.is_empty() || present.name == "no";
+        if !none {
+            if entry.held.is_none() {
+                // Written first: whoever is killed between the two gives back what was there.
+                self.change(instance, |entry| entry.held = Some(present)).await?;
+            }
+            self.set_policy(instance, &id, &Policy { name: "no".to_owned(), retries: 0 }).await?;
+        }
+        if state(&about) == InstanceState::Restarting {
+            // The engine keeps a restart that it has planned, whatever the policy says by then.
+            self.end(instance, &id).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn allow_restart(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
+        let Some((id, entry)) = self.records.entry(instance)? else { return Ok(()) };
+        if let Some(policy) = entry.held {
+            self.set_policy(instance, &id, &policy).await?;
+            self.change(instance, |entry| entry.held = None).await?;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, instance: &InstanceId, change: impl FnOnce(&mut Entry)) -> Result<(), RuntimeError> {
+        self.records
+            .update(&instance.slot, |record| {
+                if let Some(entry) = record.instances.get_mut(&instance.number) {
+                    change(entry);
+                }
+            })
+            .await
+    }
+
+    async fn set_policy(&self, instance: &InstanceId, id: &str, policy: &Policy) -> Result<(), RuntimeError> {
+        let name = match policy.name.as_str() {
+            "always" => RestartPolicyNameEnum::ALWAYS,
+            "unless-stopped" => RestartPolicyNameEnum::UNLESS_STOPPED,
+            "on-failure" => RestartPolicyNameEnum::ON_FAILURE,
+            _ => RestartPolicyNameEnum::NO,
+        };
+        let update = ContainerUpdateBody {
+            restart_policy: Some(RestartPolicy { name: Some(name), maximum_retry_count: Some(policy.retries) }),
+            ..ContainerUpdateBody::default()
+        };
+        let client = self.engine.client().await?;
+        let what = format!("setting the restart policy of {instance} to {}", policy.name);
+        let begun = Instant::now();
+        loop {
+            match self.engine.bounded(&what, ACT, client.update_container(id, update.clone())).await {
+                Ok(()) => return Ok(()),
+                // It ended in the middle of the update ("cannot update a stopped container"), and the engine took the
+                // whole update back.
+                Err(trouble) if trouble.is_internal() && begun.elapsed() < UPDATE_AGAIN => {
+                    tokio::time::sleep(HANDLER_EVERY).await;
+                }
+                Err(trouble) => return Err(trouble.into()),
+            }
+        }
+    }
+
+    pub(super) async fn signal(&self, instance: &InstanceId, name: &str) -> Result<(), RuntimeError> {
+        let number = sys::signals::number(name).ok_or_else(|| {
+            refused(FailureKind::Refused, format!("{name} is no signal; write SIGTERM, SIGUSR1, ..."))
+        })?;
+        let Some((id, _, about)) = self.known(instance).await? else { return Ok(()) };
+        let Some(running) = about.state.filter(|state| state_of(state) == InstanceState::Running) else {
+            return Ok(());
+        };
+        self.await_handler(instance, &id, &running, number, name).await;
+        let run = running.started_at.unwrap_or_default();
+        let noted = |record: &mut super::record::SlotRecord| {
+            let entry = record.instances.get_mut(&instance.number);
+            entry.is_some_and(|entry| entry.signalled.note(&run, number))
+        };
+        if !self.records.update(&instance.slot, noted).await? {
+            return Ok(());
+        }
+        match self.kill_with(instance, &id, name).await {
+            Ok(()) => Ok(()),
+            Err(trouble) if is_over(&trouble) => Ok(()),
+            Err(trouble) => {
+                if !trouble.error.unknown {
+                    // It has certainly not had it: whoever asks again is to be heard.
+                    self.change(instance, |entry| {
+                        entry.signalled.signals.remove(&number);
+                    })
+                    .await?;
+                }
+                Err(trouble.into())
+            }
+        }
+    }
+
+    /// PID 1 of a container ignores a signal that it has no handler for. A young program gets the time to install one.
+    async fn await_handler(&self, instance: &InstanceId, id: &str, running: &ContainerState, number: i32, name: &str) {
+        let Some(pid) = running.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0) else { return };
+        let begun = Instant::now();
+        while host::handling(pid, id, number) == Handling::Ignored {
+            let young = host::age(pid).is_some_and(|age| age < YOUNG);
+            if !young || begun.elapsed() > YOUNG {
+                tracing::warn!(
+                    %instance,
+                    signal = name,
+                    "its main process has no handler for this signal and, as PID 1, will ignore it: it will be killed \
+                     at the end of its grace (a shell-form CMD? write it as a list, or set `init: true`)"
+                );
+                return;
+            }
+            tokio::time::sleep(HANDLER_EVERY).await;
+        }
+    }
+
+    async fn kill_with(&self, instance: &InstanceId, id: &str, signal: &str) -> Result<(), Trouble> {
+        let client = self.engine.client().await?;
+        let options = KillContainerOptionsBuilder::new().signal(signal).build();
+        let what = format!("sending {signal} to {instance}");
+        self.engine.bounded(&what, ACT, client.kill_container(id, Some(options))).await
+    }
+
+    pub(super) async fn kill(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
+        match self.records.entry(instance)? {
+            Some((id, _)) => self.end(instance, &id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// SIGKILL, and its end. A planned restart goes with it.
+    async fn end(&self, instance: &InstanceId, id: &str) -> Result<(), RuntimeError> {
+        let begun = Instant::now();
+        loop {
+            match self.container(id).await? {
+                None => return Ok(()),
+                Some(about) if matches!(state(&about), InstanceState::Created | InstanceState::Exited) => return Ok(()),
+                Some(_) => {}
+            }
+            if begun.elapsed() > KILL_BOUND {
+                return Err(RuntimeError {
+                    kind: FailureKind::Deadline,
+                    unknown: true,
+                    retryable: true,
+                    message: format!(
+                        "{instance} was killed and is still there after {KILL_BOUND:?}; look at it with `docker \
+                         inspect {}`",
+                        &id[..id.len().min(12)]
+                    ),
+                });
+            }
+            match self.kill_with(instance, id, "SIGKILL").await {
+                Ok(()) => {}
+                Err(trouble) if is_over(&trouble) => {}
+                Err(trouble) => return Err(trouble.into()),
+            }
+            // However this wait ends, the next look says what is so.
+            let _ = self.wait_once(id, Duration::from_secs(1)).await;
+        }
+    }
+
+    /// The end of a run, if it comes so soon.
+    async fn wait_once(&self, id: &str, patience: Duration) -> Result<Option<ExitStatus>, RuntimeError> {
+        let client = self.engine.client().await?;
+        let mut ends = client.wait_container(id, None::<WaitContainerOptions>);
+        match tokio::time::timeout(patience, ends.next()).await {
+            Ok(Some(Ok(end))) => Ok(Some(exit_of(Some(end.status_code)))),
+            // So bollard tells an end with another code than 0.
+            Ok(Some(Err(Error::DockerContainerWaitError { code, error }))) if error.is_empty() => {
+                Ok(Some(exit_of(Some(code))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn wait_exit(&self, instance: &InstanceId) -> Result<ExitStatus, RuntimeError> {
+        loop {
+            let Some((id, _, about)) = self.known(instance).await? else { return Ok(ExitStatus::Unknown) };
+            match state(&about) {
+                InstanceState::Running | InstanceState::Unknown => {}
+                _ => return Ok(exit(&about)),
+            }
+            if let Some(status) = self.wait_once(&id, WAIT_EVERY).await? {
+                return Ok(status);
+            }
+            // An engine that is down answers at once, with nothing.
+            tokio::time::sleep(HANDLER_EVERY).await;
+        }
+    }
+
+    pub(super) async fn remove(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
+        if let Some((id, _)) = self.records.entry(instance)? {
+            self.delete(&id).await?;
+            self.records
+                .update(&instance.slot, |record| {
+                    record.instances.remove(&instance.number);
+                })
+                .await?;
+        }
+        // The one that is left takes the final name. Should this fail, every look tries again.
+        if let Err(error) = self.look(&instance.slot).await {
+            tracing::warn!(slot = %instance.slot, why = error.message, "its last container has no final name yet");
+        }
+        Ok(())
+    }
+}
+
+fn policy_of(about: &ContainerInspectResponse) -> Policy {
+    let policy = about.host_config.as_ref().and_then(|host| host.restart_policy.clone()).unwrap_or_default();
+    Policy {
+        name: policy.name.map(|name| name.to_string()).unwrap_or_default(),
+        retries: policy.maximum_retry_count.unwrap_or(0),
+    }
+}

@@ -1,0 +1,279 @@
+//! Making a container: created, proved, connected and filled, not started.
+//!
+//! The name and number are on record before the engine is asked, and the container's id after all is done. What a crash
+//! leaves in between has a temporary name that says whose it is, has never run, and is made anew.
+
+use base64::Engine as _;
+use bollard::models::{ContainerCreateBody, NetworkConnectRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use bollard::{Docker, body_full};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::body;
+use super::engine::{ACT, ASK, refused};
+use super::look::{mounts_of, name_of, spec_of, state_of};
+use super::record::{Entry, temporary_name};
+use super::runtime::Inner;
+use super::volumes::carry;
+use crate::model::{ComposeArchive, FailureKind, InstanceId, InstanceState, Secret};
+use crate::runtime::redact::Redactor;
+use crate::runtime::{Blueprint, RuntimeError};
+
+/// What is to be made.
+pub(super) struct Draft {
+    /// The final name.
+    pub(super) name: String,
+    /// The name to create it under.
+    pub(super) made_as: String,
+    /// The body of the create call, as JSON.
+    pub(super) body: Secret,
+    /// Further networks: name or id, and the body of the connect call.
+    pub(super) networks: Vec<(String, String)>,
+    pub(super) archives: Vec<ComposeArchive>,
+    pub(super) ports: std::collections::BTreeMap<String, u16>,
+}
+
+impl Inner {
+    pub(super) async fn prepare(&self, instance: &InstanceId, blueprint: &Blueprint) -> Result<(), RuntimeError> {
+        let draft = draft(&self.fleet, instance, blueprint)?;
+        // Adopts what has no number yet, so that a predecessor is one that is known.
+        let seen = self.look(&instance.slot).await?;
+        if let Some(existing) = seen.iter().find(|seen| seen.id == *instance) {
+            let same = existing.entry.spec.as_ref() == Some(&blueprint.spec);
+            let message = format!("instance {instance} exists with another spec; numbers are never used again");
+            return if same { Ok(()) } else { Err(refused(FailureKind::Refused, message)) };
+        }
+        self.clear_unfinished(instance, &draft.made_as).await?;
+        let old = seen.iter().rfind(|seen| seen.id.number < instance.number);
+        let mut wanted: Value = serde_json::from_str(draft.body.expose())
+            .map_err(|_| refused(FailureKind::Refused, format!("{instance}: the body of its container is no JSON")))?;
+        if let Some(old) = old {
+            let volumes = self.image_volumes(&wanted).await?;
+            carry(&mut wanted, &volumes, &mounts_of(&old.about));
+        }
+        let entry = Entry {
+            name: draft.name.clone(),
+            made_as: draft.made_as.clone(),
+            spec: Some(blueprint.spec.clone()),
+            definition: Some(blueprint.definition_digest.clone()),
+            version: blueprint.version.clone(),
+            first_port: blueprint.definition.ports.first().and_then(|port| draft.ports.get(&port.name).copied()),
+            ports: draft.ports.clone(),
+            ..Entry::default()
+        };
+        self.records
+            .update(&instance.slot, |record| {
+                record.highest = record.highest.max(instance.number);
+                record.instances.insert(instance.number, entry);
+            })
+            .await?;
+        let redactor = redactor(&wanted);
+        let made = self.create(instance, blueprint, &draft, &wanted).await.map_err(|mut error| {
+            error.message = redactor.redact(error.message);
+            error
+        });
+        let id = made?;
+        self.records
+            .update(&instance.slot, |record| {
+                if let Some(entry) = record.instances.get_mut(&instance.number) {
+                    entry.container = Some(id);
+                }
+            })
+            .await?;
+        if old.is_none() {
+            // Alone in its slot, it has its final name at once: a look sees to that.
+            self.look(&instance.slot).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates, proves, connects and fills. What fails is taken away again.
+    async fn create(
+        &self,
+        instance: &InstanceId,
+        blueprint: &Blueprint,
+        draft: &Draft,
+        wanted: &Value,
+    ) -> Result<String, RuntimeError> {
+        let client = self.engine.client().await?;
+        let raw = Bytes::from(wanted.to_string());
+        let options = CreateContainerOptionsBuilder::new().name(&draft.made_as).build();
+        let call = verbatim(client, raw);
+        let create = call.create_container(Some(options), ContainerCreateBody::default());
+        let what = format!("creating {instance}");
+        let id = match self.engine.bounded(&what, ACT, create).await {
+            Ok(created) => {
+                for warning in created.warnings {
+                    tracing::warn!(%instance, warning, "the engine warns");
+                }
+                created.id
+            }
+            Err(trouble) => return Err(trouble.into()),
+        };
+        match self.finish(&id, instance, blueprint, draft).await {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                // Its volumes stay: those that were carried are another container's too.
+                if let Err(left) = self.delete(&id).await {
+                    tracing::warn!(container = draft.made_as, why = left.message, "a half-made container is left");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        id: &str,
+        instance: &InstanceId,
+        blueprint: &Blueprint,
+        draft: &Draft,
+    ) -> Result<(), RuntimeError> {
+        let missing = || refused(FailureKind::Missing, format!("{instance}: its container went away again"));
+        let about = self.container(id).await?.ok_or_else(missing)?;
+        let shown = spec_of(&about);
+        if shown.as_ref() != Some(&blueprint.spec) {
+            let image = blueprint.definition.image.as_deref().unwrap_or_default();
+            let has = about.image.as_deref().unwrap_or("unknown");
+            return Err(refused(
+                FailureKind::Missing,
+                format!(
+                    "{instance}: what image {image} names here now ({has}) is not what the plan was made for; plan anew"
+                ),
+            ));
+        }
+        let client = self.engine.client().await?;
+        for (network, body) in &draft.networks {
+            let mut body: Value = serde_json::from_str(body).map_err(|_| {
+                refused(FailureKind::Refused, format!("{instance}: its connection to {network} is no JSON"))
+            })?;
+            // Whoever wrote it knew another container's id, or none.
+            body["Container"] = Value::from(id);
+            let call = verbatim(client, Bytes::from(body.to_string()));
+            let connect = call.connect_network(network, NetworkConnectRequest::default());
+            self.engine.bounded(&format!("connecting {instance} to network {network}"), ACT, connect).await?;
+        }
+        for archive in &draft.archives {
+            let tar = base64::engine::general_purpose::STANDARD.decode(archive.tar.expose()).map_err(|_| {
+                refused(FailureKind::Refused, format!("{instance}: the files for {} are no base64", archive.path))
+            })?;
+            let options = UploadToContainerOptionsBuilder::new().path(&archive.path).build();
+            let upload = client.upload_to_container(id, Some(options), body_full(Bytes::from(tar)));
+            self.engine.bounded(&format!("putting files into {} of {instance}", archive.path), ACT, upload).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what was left of this slot by making it and never finished. None of it has ever run.
+    async fn clear_unfinished(&self, instance: &InstanceId, made_as: &str) -> Result<(), RuntimeError> {
+        let record = self.records.read(&instance.slot)?;
+        let begun: Vec<(u64, String)> = record
+            .instances
+            .iter()
+            .filter(|(_, entry)| entry.container.is_none())
+            .map(|(number, entry)| (*number, entry.made_as.clone()))
+            .collect();
+        let mut gone = Vec::new();
+        for (number, entry) in &record.instances {
+            if let Some(id) = &entry.container
+                && self.container(id).await?.is_none()
+            {
+                gone.push(*number);
+            }
+        }
+        for (number, name) in &begun {
+            self.delete_unstarted(name).await?;
+            gone.push(*number);
+        }
+        if !begun.iter().any(|(_, name)| name == made_as) {
+            self.delete_unstarted(made_as).await?;
+        }
+        self.records
+            .update(&instance.slot, |record| {
+                for number in gone {
+                    record.instances.remove(&number);
+                }
+            })
+            .await
+    }
+
+    async fn delete_unstarted(&self, name: &str) -> Result<(), RuntimeError> {
+        let Some(about) = self.container(name).await? else { return Ok(()) };
+        let created = about.state.as_ref().is_some_and(|state| state_of(state) == InstanceState::Created);
+        // An inspect takes a part of an id for a name.
+        if name_of(&about) != name {
+            return Ok(());
+        }
+        if !created {
+            let message =
+                format!("a container named {name} is there and has run; remove it (`docker rm`) and try again");
+            return Err(refused(FailureKind::Refused, message));
+        }
+        self.delete(about.id.as_deref().unwrap_or(name)).await
+    }
+
+    /// Deletes a container that does not run, its volumes never. One that is not there: success.
+    pub(super) async fn delete(&self, id: &str) -> Result<(), RuntimeError> {
+        let client = self.engine.client().await?;
+        let options = RemoveContainerOptionsBuilder::new().v(false).force(false).build();
+        match self.engine.bounded("removing a container", ACT, client.remove_container(id, Some(options))).await {
+            Ok(()) => Ok(()),
+            Err(trouble) if trouble.is_absent() => Ok(()),
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
+    /// Where the image of a body has volumes of its own.
+    async fn image_volumes(&self, body: &Value) -> Result<Vec<String>, RuntimeError> {
+        let image = body["Image"].as_str().unwrap_or_default();
+        let client = self.engine.client().await?;
+        let what = format!("inspecting image {image}");
+        let about = self.engine.bounded(&what, ASK, client.inspect_image(image)).await?;
+        Ok(about.config.and_then(|config| config.volumes).unwrap_or_default())
+    }
+}
+
+/// A client that sends this body, whatever bollard's types would make of it: what Compose says is sent as it is.
+fn verbatim(client: &Docker, body: Bytes) -> Docker {
+    client.clone().with_request_modifier(move |request| request.map(|_| body_full(body.clone())))
+}
+
+/// An engine may quote in its error what it did not like.
+fn redactor(body: &Value) -> Redactor {
+    let env = body["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let words = ["Cmd", "Entrypoint"].into_iter().flat_map(|name| body[name].as_array().into_iter().flatten());
+    let values = env.filter_map(|pair| Some(pair.split_once('=')?.1)).chain(words.filter_map(Value::as_str));
+    Redactor::hiding(values, &[])
+}
+
+fn draft(fleet: &str, instance: &InstanceId, blueprint: &Blueprint) -> Result<Draft, RuntimeError> {
+    let definition = &blueprint.definition;
+    let ports = body::ports(definition).map_err(|why| refused(FailureKind::Refused, format!("{instance}: {why}")))?;
+    let Some(compose) = &definition.compose else {
+        let name = format!("{fleet}-{instance}");
+        let body = body::of_definition(fleet, instance, blueprint, &ports)
+            .map_err(|why| refused(FailureKind::Refused, format!("{instance}: {why}")))?;
+        let (networks, archives) = (Vec::new(), Vec::new());
+        return Ok(Draft { made_as: name.clone(), name, body, networks, archives, ports });
+    };
+    let container = compose.containers.get(&instance.slot.index).ok_or_else(|| {
+        refused(
+            FailureKind::Missing,
+            format!(
+                "{instance}: the plan does not say what container {} of service {} would be; plan anew",
+                instance.slot.index, compose.service
+            ),
+        )
+    })?;
+    Ok(Draft {
+        made_as: temporary_name(&container.name, instance.number),
+        name: container.name.clone(),
+        body: container.body.clone(),
+        networks: container.networks.clone(),
+        archives: container.archives.clone(),
+        ports,
+    })
+}
