@@ -261,6 +261,15 @@ fn baton_finds_the_project_as_compose_does() {
     let (code, said) = baton(&site, &["-f", "compose.yaml", "-p", "other", "check"]);
     assert!(code == 0 && said.contains("other: 4 components"), "{said}");
 
+    // What is missing is found before anything is touched. Port 1 of this host is no registry.
+    site.compose_file("services:\n  a: { image: \"127.0.0.1:1/@:none\" }\n");
+    let (code, said) = baton(&site, &["up", "--yes"]);
+    assert!(code == 5 && said.contains("pulling the images of a") && said.contains("127.0.0.1:1"), "{code} {said}");
+    site.compose_file("services:\n  b: { build: image }\n");
+    let (code, said) = baton(&site, &["up", "--yes"]);
+    assert!(code == 5 && said.contains("run `docker compose build b`"), "{code} {said}");
+    assert_eq!(site.objects(), [""; 0], "nothing was to be touched");
+
     site.compose_file("services:\n  a: { image: \"@:1\" }\n");
     let (code, said) = baton(&site, &["plan", "--to", "2"]);
     assert!(code == 2 && said.contains("change the tag in the file"), "{code} {said}");

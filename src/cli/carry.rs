@@ -19,7 +19,7 @@ use crate::proto::v1::{BeginRequest, OperateRequest};
 const WAIT_PACE: Duration = Duration::from_millis(250);
 
 pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Problem> {
-    let Written { manifest, version } = needed(global, args.what.to.as_deref()).await?;
+    let Written { manifest, version } = needed(global, args.what.to.as_deref(), true).await?;
     args.what.to = args.what.to.or(version);
     let asked =
         Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: true, supersede: args.supersede };
@@ -28,24 +28,24 @@ pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Proble
 
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Restart { components: args.components });
-    let manifest = written(global, None).await?.map(|written| written.manifest);
+    let manifest = written(global, None, false).await?.map(|written| written.manifest);
     carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
 }
 
 pub(super) async fn down(global: &Global, args: RollArgs) -> Result<Exit, Problem> {
-    let manifest = written(global, None).await?.map(|written| written.manifest);
+    let manifest = written(global, None, false).await?.map(|written| written.manifest);
     carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false }, &args.how).await
 }
 
 pub(super) async fn drain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Drain { slot: args.slot });
-    let manifest = written(global, None).await?.map(|written| written.manifest);
+    let manifest = written(global, None, false).await?.map(|written| written.manifest);
     carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
 }
 
 pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Undrain { slot: args.slot });
-    let manifest = written(global, None).await?.map(|written| written.manifest);
+    let manifest = written(global, None, false).await?.map(|written| written.manifest);
     carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
 }
 

@@ -70,7 +70,7 @@ pub(super) fn up_ask(what: &WhatArgs) -> Ask {
 }
 
 pub(super) async fn run(global: &Global, mut args: PlanArgs) -> Result<Exit, Problem> {
-    let Written { manifest, version } = needed(global, args.what.to.as_deref()).await?;
+    let Written { manifest, version } = needed(global, args.what.to.as_deref(), false).await?;
     args.what.to = args.what.to.or(version);
     let fleet = connect::fleet(global, Some(&manifest))?;
     let mut connection = connect::any(global, &fleet, Some(&manifest)).await?;

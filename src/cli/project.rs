@@ -51,7 +51,8 @@ pub(super) async fn needed_manifest(global: &Global) -> Result<Manifest, Problem
 }
 
 /// The manifest with all that a roll needs, where there is one: of a Compose project, what Compose would make.
-pub(super) async fn written(global: &Global, to: Option<&str>) -> Result<Option<Written>, Problem> {
+/// Images that are not on this host are pulled first where `pull` says so: only then it is known what they bring.
+pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Result<Option<Written>, Problem> {
     let mut selection = match source(global)? {
         None => return Ok(None),
         Some(Source::Baton(path)) => return Ok(Some(Written { manifest: baton(&path)?, version: None })),
@@ -74,11 +75,25 @@ pub(super) async fn written(global: &Global, to: Option<&str>) -> Result<Option<
     }
     warn(&project);
     let engine = compose::engine_socket().map_err(told)?;
-    let (version, rehearsal) = tokio::try_join!(
+    let (version, mut rehearsal) = tokio::try_join!(
         Version::read(&compose, &selection, &project),
         compose::rehearse(&compose, &selection, &project, &engine),
     )
     .map_err(told)?;
+    let missing = rehearsal.missing(&project);
+    if pull && !missing.built.is_empty() {
+        let services = missing.built.join(" ");
+        let what =
+            format!("the images of these services are not built: {services}; run `docker compose build {services}`");
+        return Err(Problem::new(Exit::Refused, what));
+    }
+    if pull && !missing.pulled.is_empty() {
+        eprintln!("pulling the images of {}", missing.pulled.join(", "));
+        let pulled = compose::pull(&compose, &selection, &missing.pulled).await;
+        // Nothing was touched: what runs, runs.
+        pulled.map_err(|error| Problem::of(Exit::Refused, &error))?;
+        rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.map_err(told)?;
+    }
     let mut manifest = compose::manifest::manifest(&project, Some(&rehearsal), places(&selection)).map_err(told)?;
     for service in version.iter().flat_map(|version| &version.services) {
         let name = ComponentName::new(service.clone()).ok();
@@ -90,8 +105,8 @@ pub(super) async fn written(global: &Global, to: Option<&str>) -> Result<Option<
 }
 
 /// The same for a verb that needs it.
-pub(super) async fn needed(global: &Global, to: Option<&str>) -> Result<Written, Problem> {
-    written(global, to).await?.ok_or_else(nothing_here)
+pub(super) async fn needed(global: &Global, to: Option<&str>, pull: bool) -> Result<Written, Problem> {
+    written(global, to, pull).await?.ok_or_else(nothing_here)
 }
 
 fn nothing_here() -> Problem {

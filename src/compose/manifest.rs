@@ -174,8 +174,9 @@ fn given(
         let update = update.into_iter().filter(|(key, _)| !(singleton && key == "order"));
         given.insert("update".to_owned(), Value::Object(update.collect()));
     }
-    if !job && let Some(ready) = ready_of(service, image, own) {
-        given.insert("ready".to_owned(), ready);
+    let ready = if job { Map::new() } else { ready_of(service, image, own) };
+    if !ready.is_empty() {
+        given.insert("ready".to_owned(), Value::Object(ready));
     }
     let grace = duration::written(service.stop_grace_period.unwrap_or(GRACE).max(Duration::from_millis(1)));
     let mut drain = json!({ "grace": grace });
@@ -208,28 +209,38 @@ fn update_of(config: &UpdateConfig) -> Map<String, Value> {
     if let Some(ratio) = config.max_failure_ratio {
         set("max_failure_ratio", ratio.into());
     }
-    let monitor = config.monitor.unwrap_or(MONITOR);
-    // SwarmKit looks at an instance for longer than it waits for the next.
-    let delay = config.delay.unwrap_or_default();
-    if !delay.is_zero() && delay >= monitor {
-        set("monitor", duration::written(delay.saturating_add(Duration::from_secs(1))).into());
-    } else if config.monitor.is_some() {
-        set("monitor", duration::written(monitor).into());
-    }
+    set("monitor", duration::written(monitor_of(config)).into());
     update
 }
 
+/// SwarmKit looks at an instance for longer than it waits for the next.
+fn monitor_of(config: &UpdateConfig) -> Duration {
+    let (monitor, delay) = (config.monitor.unwrap_or(MONITOR), config.delay.unwrap_or_default());
+    if !delay.is_zero() && delay >= monitor { delay.saturating_add(Duration::from_secs(1)) } else { monitor }
+}
+
 /// The healthcheck of the service, else that of its image, where `x-baton` names no other way to ask.
-fn ready_of(service: &Service, image: Option<&ImageFacts>, own: &Map<String, Value>) -> Option<Value> {
+fn ready_of(service: &Service, image: Option<&ImageFacts>, own: &Map<String, Value>) -> Map<String, Value> {
     let check = service.healthcheck.clone().unwrap_or_default();
     let there = check.has_test() || (!check.is_off() && image.is_some_and(|image| image.healthcheck));
     let asked = |probe: &str| own.get("ready").is_some_and(|ready| ready.get(probe).is_some());
-    if !there || ["http", "tcp", "exec", "notify"].into_iter().any(asked) {
-        return None;
+    let health = there && !["http", "tcp", "exec", "notify"].into_iter().any(asked);
+    let mut ready = Map::new();
+    let mut deadline = DEADLINE;
+    if health {
+        ready.insert("health".to_owned(), true.into());
+        // Before that the engine itself does not give up on it.
+        deadline = deadline.max(check.patience());
     }
-    // Before that the engine itself does not give up on it.
-    let deadline = duration::written(check.patience().max(DEADLINE));
-    Some(json!({ "health": true, "deadline": deadline }))
+    // Without a probe it has to run for as long as it is looked at.
+    let monitor = service.deploy.update_config.as_ref().map(monitor_of).unwrap_or_default();
+    if monitor >= DEADLINE {
+        deadline = deadline.max(monitor.saturating_add(DEADLINE));
+    }
+    if deadline > DEADLINE {
+        ready.insert("deadline".to_owned(), duration::written(deadline).into());
+    }
+    ready
 }
 
 /// Signals that images and files name by number.

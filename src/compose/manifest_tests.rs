@@ -76,6 +76,10 @@ fn readiness_is_the_healthcheck_unless_there_is_none_or_something_better() {
     let ready = component(&format!("  a: {{ image: x, {check}, {patient} }}\n"), "a", None).ready;
     assert_eq!((ready.probe, ready.deadline), (Some(Probe::Health), Duration::from_secs(540)));
 
+    let quick = "healthcheck: { test: [CMD, \"true\"], interval: 1s, timeout: 1s }";
+    let ready = component(&format!("  a: {{ image: x, {quick} }}\n"), "a", None).ready;
+    assert_eq!((ready.probe, ready.deadline), (Some(Probe::Health), DEADLINE));
+
     // The image's own, unless the file switches it off.
     let facts = ImageFacts { healthcheck: true, stop_signal: Some("3".to_owned()), volumes: vec!["/v".to_owned()] };
     let whole = Recording {
@@ -109,6 +113,9 @@ fn update_config_means_what_swarmkit_makes_of_it() {
     assert_eq!(update("{ delay: 10s, monitor: 12s }").monitor, Duration::from_secs(12));
     assert_eq!(update("{ monitor: 0s }").monitor, Duration::ZERO);
     assert_eq!(update("{ parallelism: 2 }").monitor, MONITOR);
+    // A pause of many minutes is Compose's to ask for, whatever Baton's own deadline is.
+    let patient = component("  a: { image: x, deploy: { update_config: { delay: 5m } } }\n", "a", None);
+    assert_eq!((patient.update.monitor.as_secs(), patient.ready.deadline.as_secs()), (301, 421));
 }
 
 #[test]

@@ -49,6 +49,9 @@ pub struct Service {
     /// The image, where it is named.
     #[serde(default)]
     pub image: Option<String>,
+    /// How its image is built, if it is.
+    #[serde(default)]
+    build: Option<Value>,
     #[serde(default)]
     entrypoint: Option<Vec<String>>,
     #[serde(default)]
@@ -249,6 +252,11 @@ impl Service {
     /// How many containers.
     pub fn replicas(&self) -> u32 {
         self.scale.or(self.deploy.replicas).unwrap_or(1)
+    }
+
+    /// Whether its image is built here.
+    pub fn is_built(&self) -> bool {
+        self.build.is_some()
     }
 
     /// The program that it starts, where the file says so.

@@ -13,6 +13,8 @@ use super::{Compose, ComposeError, Project, Recording, Selection};
 /// For one run of Compose. It takes a fraction of a second; half a second more for each layer of `depends_on` in a
 /// project with inline configs.
 const REHEARSAL_MAX: Duration = Duration::from_secs(120);
+/// For all images together, over whatever line there is.
+const PULL_MAX: Duration = Duration::from_secs(60 * 60);
 /// For the engine to take a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -25,6 +27,40 @@ pub struct Rehearsal {
     pub now: Recording,
     /// From nothing: every container of the project, with its final name, and the numbers from 1.
     pub whole: Recording,
+}
+
+/// Services whose image is not on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// To be pulled.
+    pub pulled: Vec<String>,
+    /// To be built.
+    pub built: Vec<String>,
+}
+
+impl Rehearsal {
+    /// Whose image is not on this host. What is made of these is only known when it is there: whether it has a
+    /// healthcheck, volumes, another stop signal.
+    pub fn missing(&self, project: &Project) -> Missing {
+        let mut missing = Missing::default();
+        for (name, service) in &project.services {
+            let image = self.whole.of_service(name).next().map(|created| &created.image);
+            if image.is_some_and(|image| self.whole.missing_images.contains(image)) {
+                let list = if service.is_built() { &mut missing.built } else { &mut missing.pulled };
+                list.push(name.clone());
+            }
+        }
+        missing
+    }
+}
+
+/// Lets Compose pull the images of some services, which is no rehearsal: it does.
+///
+/// # Errors
+/// With Compose's own words.
+pub async fn pull(compose: &Compose, selection: &Selection, services: &[String]) -> Result<(), ComposeError> {
+    let args: Vec<&str> = ["pull", "--quiet"].into_iter().chain(services.iter().map(String::as_str)).collect();
+    compose.run(selection, &args, &Environment::default(), PULL_MAX).await.map(drop)
 }
 
 /// The engine's Unix socket: `DOCKER_HOST`, else the usual one.

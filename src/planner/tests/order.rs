@@ -280,6 +280,17 @@ fn the_order_of_a_slot_is_the_one_written_where_it_is_possible() {
             Order::StopFirst,
             Some("web: order: start-first is not possible: it is a singleton"),
         ),
+        (
+            "api",
+            "a service of Compose that can be there once",
+            vec![Box::new(|d| {
+                d.image = Some("shop:{version}".to_owned());
+                let alone = Some("port 80 of the host is its own".to_owned());
+                d.compose = Some(ComposeService { alone, ..ComposeService::default() });
+            })],
+            Order::StopFirst,
+            Some("api: stop-first, because port 80 of the host is its own"),
+        ),
     ];
     for (text, what, edits, order, said) in cases {
         let mut definition = component(text, 1);
