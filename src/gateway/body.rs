@@ -92,7 +92,13 @@ impl Body for Download {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        // Asked first, so that the connection knows that more is wanted; then it may have more.
+        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if let (Some(conn), Poll::Pending) = (&mut self.conn, &frame) {
+            conn.poll(cx);
+            frame = Pin::new(&mut self.inner).poll_frame(cx);
+        }
+        let frame = std::task::ready!(frame);
         self.ended |= frame.is_none();
         Poll::Ready(frame)
     }
@@ -113,7 +119,7 @@ impl Drop for Download {
             // It answered in full without reading all of the request: what is left of the upload has no reader, and
             // must
             // not keep the client's connection busy.
-            conn.task.abort();
+            conn.abort();
         } else if self.ended || self.inner.is_end_stream() {
             let target = self.permit.target();
             target.pool().put(target, conn);

@@ -105,7 +105,10 @@ async fn forward(client: &Arc<Client>, mut request: Request<Incoming>) -> Result
     let (permit, conn, response) = loop {
         let (permit, mut conn) = reach(client, arrival, reuse).await?;
         let copy = (repeatable && conn.reused).then(|| without_body(&outgoing));
-        match conn.sender.try_send_request(outgoing).await {
+        if protocol.is_some() || uploaded.is_some() {
+            conn.set_apart(protocol.is_some());
+        }
+        match conn.send(outgoing).await {
             Ok(response) => break (permit, conn, response),
             Err(mut error) => {
                 let unsent = error.take_message();

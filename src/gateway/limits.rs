@@ -41,7 +41,8 @@ pub(super) const CONNECTING_MAX: usize = 64;
 /// Between two attempts to reach a target that does not answer.
 pub(super) const PROBE_EVERY: Duration = Duration::from_millis(50);
 
-/// Idle connections kept to one target: as many as a busy API has requests at a time; more only occupy its descriptors.
+/// Idle connections kept to one target by one thread: as many as a busy API has requests at a time; more only occupy
+/// its descriptors.
 pub(super) const IDLE_PER_TARGET_MAX: usize = 512;
 
 /// How long an idle connection to a target is worth keeping.

@@ -10,6 +10,7 @@
 
 mod body;
 pub mod control;
+mod crew;
 mod forward;
 mod headers;
 mod io;
@@ -38,6 +39,7 @@ use tokio::task::JoinSet;
 
 pub use self::store::StoreError;
 use crate::sys::listen_fds::{self, ListenFdsError};
+use crew::Crew;
 use limits::{CONNECTIONS_MAX, SHUTDOWN_MAX, SWEEP_EVERY, TARGET_IDLE_MAX};
 use serve::Shared;
 use shutdown::Shutdown;
@@ -107,6 +109,9 @@ pub enum GatewayError {
     /// The control socket broke.
     #[error("failed to serve the control socket")]
     ControlServe(#[source] tonic::transport::Error),
+    /// The threads that carry traffic cannot be started.
+    #[error("failed to start the threads that carry traffic")]
+    Threads(#[source] std::io::Error),
     /// SIGTERM cannot be heard.
     #[error("failed to listen for signals")]
     Signal(#[source] std::io::Error),
@@ -134,10 +139,11 @@ pub async fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     let switch = Switch::new(sockets.iter().map(|(name, _)| name.clone()), store).await;
     let shutdown = Shutdown::new();
     let shared = Shared { connections: Arc::new(Semaphore::new(connections_max())), held: Arc::default() };
+    let crew = Arc::new(Crew::start().map_err(GatewayError::Threads)?);
     let mut tasks = JoinSet::new();
     for (name, socket) in sockets {
         let Ok(listener) = switch.listener(&name) else { continue };
-        tasks.spawn(serve::accept(socket, Arc::clone(listener), shared.clone(), shutdown.stop()));
+        tasks.spawn(serve::accept(socket, Arc::clone(listener), shared.clone(), Arc::clone(&crew), shutdown.stop()));
     }
     tasks.spawn(sweep(Arc::clone(&switch)));
     let mut control = AbortOnDrop(tokio::spawn(control::serve(control, Arc::clone(&switch), shutdown.watch())));

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::crew::Crew;
 use super::forward::{Client, answer};
 use super::io::Watched;
 use super::limits::{ACCEPT_PAUSE, CLIENT_CHECK_EVERY, CLIENT_IDLE_MAX, HEAD_BYTES_MAX, HEAD_READ_MAX};
@@ -87,7 +88,7 @@ pub(super) struct Shared {
 }
 
 /// Accepts until told to stop.
-pub(super) async fn accept(socket: TcpListener, listener: Arc<Listener>, shared: Shared, stop: Stop) {
+pub(super) async fn accept(socket: TcpListener, listener: Arc<Listener>, shared: Shared, crew: Arc<Crew>, stop: Stop) {
     let mut accept_until = stop.clone();
     let mut stopped = pin!(accept_until.reached(Phase::Finish));
     loop {
@@ -101,11 +102,12 @@ pub(super) async fn accept(socket: TcpListener, listener: Arc<Listener>, shared:
             () = &mut stopped => return,
             next = next => next,
         };
-        match accepted {
+        // Without the reactor that accepted it: the thread that carries it has one of its own.
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
                 let (listener, shared, stop) = (Arc::clone(&listener), shared.clone(), stop.clone());
                 let Ok(place) = place else { return };
-                tokio::spawn(connection(stream, peer, place, listener, shared, stop));
+                crew.carry(connection(stream, peer, place, listener, shared, stop));
             }
             Err(error) => {
                 // A client that is gone already, or no descriptors left: neither ends the gateway.
@@ -117,17 +119,20 @@ pub(super) async fn accept(socket: TcpListener, listener: Arc<Listener>, shared:
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
     listener: Arc<Listener>,
     shared: Shared,
     mut stop: Stop,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "client's connection lost");
-        return;
-    }
+    let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "client's connection lost");
+            return;
+        }
+    };
     let activity = Activity::new();
     let client = Arc::new(Client {
         listener,

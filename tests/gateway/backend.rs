@@ -128,6 +128,13 @@ async fn answer(mut request: Request<Incoming>, seen: Arc<Seen>) -> Result<Answe
             drink(&mut request, &seen).await;
             text(seen.received.load(Ordering::SeqCst).to_string())
         }
+        // Answers at once and reads on its own, as fast as it can.
+        "/both-ways" => {
+            let left = request.uri().query().and_then(|left| left.parse().ok()).expect("a number of bytes");
+            let reader = Arc::clone(&seen);
+            tokio::spawn(async move { drink(&mut request, &reader).await });
+            Response::new(Spring { left, seen: Arc::clone(&seen), exact: false }.boxed())
+        }
         "/download" => {
             let left = request.uri().query().and_then(|left| left.parse().ok()).expect("a number of bytes");
             Response::new(Spring { left, seen: Arc::clone(&seen), exact: false }.boxed())

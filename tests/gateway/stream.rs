@@ -87,6 +87,30 @@ async fn a_large_upload_waits_for_its_reader() {
     assert_eq!(client.get("/").await.text(), "api-1.1", "and the connection is as good as before");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_goes_on_while_nobody_reads_the_answer() {
+    let gateway = Gateway::start().await;
+    let backend = Backend::start("api-1.1").await;
+    gateway.serve(&[admitting(&backend)]).await;
+    let mut client = Client::connect(gateway.address).await;
+    // A connection that has served a request without a body serves one with a body as well.
+    assert_eq!(client.get("/").await.text(), "api-1.1");
+    let head = format!("POST /both-ways?{BODY_BYTES} HTTP/1.1\r\nhost: shop\r\ncontent-length: {BODY_BYTES}\r\n\r\n");
+    client.send(&head).await;
+    settled("the answer to fill every buffer", || backend.seen.sent.load(Ordering::SeqCst)).await;
+    let sending = async {
+        let piece = vec![b'.'; 64 * 1024];
+        for _ in 0..BODY_BYTES / piece.len() as u64 {
+            client.stream.write_all(&piece).await.expect("sent");
+        }
+    };
+    tokio::time::timeout(PATIENCE, sending).await.expect("the whole body is taken with nobody reading the answer");
+    eventually("the server to have read it", async || {
+        (backend.seen.received.load(Ordering::SeqCst) == BODY_BYTES).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_within_an_answer_leaves_nothing_in_flight() {
     let gateway = Gateway::start().await;
