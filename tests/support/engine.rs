@@ -25,6 +25,8 @@ fn skip(why: &str) {
 pub struct Project {
     pub name: String,
     pub folder: tempfile::TempDir,
+    /// Ids of its images: a test may give their tags to others.
+    images: Vec<String>,
 }
 
 impl Project {
@@ -52,7 +54,7 @@ impl Project {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("bt-{name}-{}-{number}", std::process::id());
-        let project = Project { name, folder: tempfile::tempdir().expect("a folder") };
+        let mut project = Project { name, folder: tempfile::tempdir().expect("a folder"), images: vec![] };
         let context = project.folder.path().join("image");
         std::fs::create_dir(&context).expect("a folder");
         std::fs::copy(busybox, context.join("busybox")).expect("busybox");
@@ -64,7 +66,8 @@ impl Project {
             let argument = format!("V={version}");
             let context = context.display().to_string();
             // Layers of its own: another test may remove those that they would share, in the middle of this.
-            docker(&["build", "-q", "--no-cache", "--build-arg", &argument, "-t", &tag, &context]);
+            let id = docker(&["build", "-q", "--no-cache", "--build-arg", &argument, "-t", &tag, &context]);
+            project.images.push(id);
         }
         Some(project)
     }
@@ -212,6 +215,9 @@ impl Drop for Project {
         }
         quietly(&["network", "rm", &format!("{}-net", self.name)]);
         quietly(&["rmi", "-f", &self.image("1"), &self.image("2")]);
+        for image in &self.images {
+            quietly(&["rmi", "-f", image]);
+        }
     }
 }
 
