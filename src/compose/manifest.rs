@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use super::ledger::ImageFacts;
 use super::obstacle::alone;
 use super::project::{Service, UpdateConfig};
+use super::recording::{CONFIG_HASH, Created, REPLACE};
 use super::{ComposeError, Project, Rehearsal, duration};
 use crate::manifest::{Borrowed, BorrowedComponent, assemble};
-use crate::model::{ComponentName, ComposeService, FleetName, Manifest, Role};
+use crate::model::{ComponentName, ComposeContainer, ComposeService, FleetName, Manifest, Role, Secret};
 
 /// Compose's own, where a service says nothing.
 const GRACE: Duration = Duration::from_secs(10);
@@ -261,20 +262,36 @@ fn signal_name(signal: &str) -> &str {
 fn recorded(rehearsal: Option<&Rehearsal>, name: &str) -> ComposeService {
     let Some(rehearsal) = rehearsal else { return ComposeService::default() };
     let (mut containers, mut on, mut mounts) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    let digest = config_hash(rehearsal, name);
     for created in rehearsal.whole.of_service(name) {
-        containers.insert(created.number, created.container.clone());
+        containers.insert(created.number, container(rehearsal, created, &digest));
         on.extend(&created.on);
         mounts.extend(&created.mounts);
     }
     let networks = rehearsal.whole.networks.iter().filter(|network| on.contains(&network.name)).cloned().collect();
     let volumes = rehearsal.whole.volumes.iter().filter(|volume| mounts.contains(&volume.name)).cloned().collect();
-    ComposeService {
-        config_hash: config_hash(rehearsal, name),
-        containers,
-        networks,
-        volumes,
-        ..ComposeService::default()
+    ComposeService { config_hash: digest, containers, networks, volumes, ..ComposeService::default() }
+}
+
+/// One container. A service that lives in another one's container (its network, say) has that one's id in its digest and
+/// in its body. In the rehearsal from nothing that id is made up; where the other one stays, what Compose would do to
+/// what there is has the true one.
+fn container(rehearsal: &Rehearsal, created: &Created, digest: &str) -> ComposeContainer {
+    if created.config_hash == digest {
+        return created.container.clone();
     }
+    let touched = rehearsal.now.touched();
+    let lives_in =
+        |other: &&Created| created.container.body.expose().contains(&format!("container:{}", other.container.name));
+    let stays = rehearsal.whole.created.iter().filter(lives_in).all(|other| !touched.contains(other.service.as_str()));
+    let now = rehearsal.now.of_service(&created.service).find(|now| now.number == created.number).filter(|_| stays);
+    let container = now.map_or(&created.container, |now| &now.container);
+    let mut body: Value = serde_json::from_str(container.body.expose()).unwrap_or_default();
+    if let Some(labels) = body.get_mut("Labels").and_then(Value::as_object_mut) {
+        labels.insert(CONFIG_HASH.to_owned(), digest.into());
+        labels.remove(REPLACE);
+    }
+    ComposeContainer { name: created.container.name.clone(), body: Secret::new(body.to_string()), ..container.clone() }
 }
 
 /// Compose's digest of a service as things are. That of a service which is on the network of another one's container,

@@ -15,7 +15,7 @@ pub(super) const NUMBER: &str = "com.docker.compose.container-number";
 pub(super) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 pub(super) const IMAGE: &str = "com.docker.compose.image";
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
-const REPLACE: &str = "com.docker.compose.replace";
+pub(super) const REPLACE: &str = "com.docker.compose.replace";
 
 /// A container of the project that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -157,8 +157,18 @@ async fn planned_with(
     if let Some(silent) = attached.iter().find(|agent| !bare.contains_key(*agent)) {
         return Err(PlanTurned::Silent(format!("agent {silent} did not report within {REPORT_MAX:?}")));
     }
-    let known_history =
-        history(&known, core.specs(), &bare).map_err(|error| PlanTurned::Refused(crate::cause::chain(&error)))?;
+    let unreadable = |error: SpecStoreError| PlanTurned::Refused(crate::cause::chain(&error));
+    let mut known_history = history(&known, core.specs(), &bare).map_err(unreadable)?;
+    if let Ask::Rollback { plan, .. } = &ask {
+        // Before the first roll of a component, what was there is what is gone back to.
+        for (component, digest) in &plan.adopted {
+            if !known_history.succeeded.contains_key(component)
+                && let Some(definition) = core.specs().get(digest).map_err(unreadable)?
+            {
+                known_history.succeeded.insert(component.clone(), (digest.clone(), definition));
+            }
+        }
+    }
     let mut input = PlanningInput { manifest, inventory: bare, history: known_history, ask };
     let wanted = planner::wanted_for(&input)?;
     if !wanted.values().all(BTreeMap::is_empty) {

@@ -29,6 +29,15 @@ pub struct ComposeService {
     pub alone: Option<String>,
 }
 
+/// Containers of a service that Baton did not make, as they are: what a way back would make again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeFound {
+    /// Their image: its name where that still names it, else its id.
+    pub image: String,
+    /// The containers.
+    pub service: ComposeService,
+}
+
 /// What must be there before a container is created.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComposeNeed {

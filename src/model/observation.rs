@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, ComponentName, Digest, InstanceId, RollId, RuntimeKind, SlotName, TableTarget, Term};
+use super::{
+    AgentId, ComponentName, ComposeFound, Digest, InstanceId, RollId, RuntimeKind, SlotName, TableTarget, Term,
+};
 
 /// What an instance is doing, as its runtime sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +164,9 @@ pub struct Resolution {
     /// here is refused before anything stops.
     #[serde(default)]
     pub port_in_use: Option<String>,
+    /// What runs of a service of a Compose project and was made by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Box<ComposeFound>>,
 }
 
 /// What one agent reported.

@@ -1,6 +1,7 @@
 //! Pure: `(manifest, inventory, history) -> plan + report`. Same input, same bytes. Never a clock, never a look
 //! outside.
 
+mod adopt;
 mod check;
 mod diff;
 mod digest;
@@ -225,7 +226,8 @@ pub fn wanted_for(input: &PlanningInput) -> Result<BTreeMap<AgentId, BTreeMap<Co
 }
 
 /// From everything decided to the plan, with its steps, limits, digest and report.
-fn finish(draft: Draft, scene: &Scene<'_>) -> Result<Planned, PlanError> {
+fn finish(mut draft: Draft, scene: &Scene<'_>) -> Result<Planned, PlanError> {
+    let adopted = adopt::adopt(&mut draft, scene);
     let steps = roll::steps(&draft, scene);
     let limits = limits::limits(&draft)?;
     let mut plan = Plan {
@@ -239,11 +241,17 @@ fn finish(draft: Draft, scene: &Scene<'_>) -> Result<Planned, PlanError> {
         steps,
         limits,
         definitions: draft.definitions.clone(),
+        adopted,
         digest: Digest(String::new()),
     };
     plan.digest = plan_digest(&plan);
-    let named: BTreeSet<&Digest> =
-        plan.steps.iter().filter_map(definition_of).chain(plan.definitions.values()).collect();
+    let named: BTreeSet<&Digest> = plan
+        .steps
+        .iter()
+        .filter_map(definition_of)
+        .chain(plan.definitions.values())
+        .chain(plan.adopted.values())
+        .collect();
     let definitions =
         named.into_iter().filter_map(|digest| Some((digest.clone(), draft.pool.get(digest)?.clone()))).collect();
     let report = report::report(&draft, &plan, scene);

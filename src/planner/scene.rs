@@ -106,6 +106,11 @@ impl<'a> Scene<'a> {
         self.input.inventory.get(agent).and_then(|report| report.resolutions.get(component))
     }
 
+    /// Whether containers of a component are there that Baton did not make.
+    pub(super) fn has_found(&self, component: &ComponentName) -> bool {
+        self.input.inventory.keys().any(|agent| self.resolution(agent, component).is_some_and(|it| it.found.is_some()))
+    }
+
     /// The definition with that digest, if the spec store has it.
     pub(super) fn definition(&self, digest: &Digest) -> Option<&'a Definition> {
         let history = self.history;

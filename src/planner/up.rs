@@ -128,6 +128,7 @@ fn way_back(works: &[Work], components: &BTreeMap<ComponentName, Definition>, sc
     let unknown: BTreeSet<&str> = works
         .iter()
         .filter(|work| work.changes() && !scene.history.succeeded.contains_key(&work.slot.component))
+        .filter(|work| !scene.has_found(&work.slot.component))
         .map(|work| work.slot.component.as_str())
         .collect();
     if !unknown.is_empty() {

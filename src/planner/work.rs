@@ -1,6 +1,7 @@
 //! What becomes of one slot: which instance comes or stays, which ones go.
 
 use super::diff;
+use super::gateway::is_gateway;
 use super::scene::{Found, Pool, Scene, in_table};
 use crate::model::{
     Admission, AgentId, Change, ChangeKind, Definition, Digest, Health, InstanceId, InstanceState, Order,
@@ -240,8 +241,9 @@ fn keeping(kept: &Found<'_>, want: &Want<'_>, definition: Digest, held: bool, ot
     let closed = seen.may_run() && seen.admission != Admission::Admitting && !held;
     let undoable = want.definition.drain.can_be_undone(traffic);
     let again = closed && !undoable;
-    // One that crashes is as often seen running as not: what becomes of it must not depend on the moment.
-    let start = !seen.may_run() || again || seen.crashing;
+    // One that crashes is as often seen running as not: what becomes of it must not depend on the moment. A gateway is
+    // left to its keeper: a roll that failed with it would take back what has nothing to do with it.
+    let start = !seen.may_run() || again || (seen.crashing && !is_gateway(want.definition));
     // Instances may go only for one that is known to be ready. One that is left alone is believed as long as its own
     // probe does not say otherwise: without a probe nobody ever says "ready".
     let doubtful = match seen.state {
@@ -286,7 +288,7 @@ fn why(
     let mut parts = Vec::new();
     if coming.again {
         parts.push("its drain cannot be given back, so it ends and is started again".to_owned());
-    } else if kept.is_some_and(|kept| kept.seen.crashing) {
+    } else if coming.start && kept.is_some_and(|kept| kept.seen.crashing) {
         parts.push("it crashes and is started again and again: it has to get ready and stay so".to_owned());
     } else if coming.start {
         parts.push("it is there and does not run: it is started again".to_owned());

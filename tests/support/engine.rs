@@ -138,6 +138,7 @@ impl Project {
             service: "worker".to_owned(),
             config_hash: config_hash(version),
             containers: [(1, container)].into(),
+            ..ComposeService::default()
         };
         let definition = Definition { compose: Some(compose), ..self.definition("worker", version) };
         let image_id = docker(&["image", "inspect", "-f", "{{.Id}}", &self.image(version)]);

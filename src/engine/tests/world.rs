@@ -56,6 +56,7 @@ impl Build {
                 strategy: Strategy::Rolling,
                 changes: Vec::new(),
                 steps: Vec::new(),
+                adopted: BTreeMap::new(),
                 limits: BTreeMap::new(),
                 definitions: BTreeMap::new(),
                 digest: digest("plan"),

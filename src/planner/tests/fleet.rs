@@ -158,6 +158,7 @@ impl Fleet {
             release: definition.release.as_ref().map(|release| Digest(format!("content of {}", release.path))),
             env_file: definition.env_file.as_ref().map(|_| Digest(self.env_file.clone())),
             port_in_use: None,
+            found: None,
             problem: self.problems.get(&(agent.clone(), definition.component.clone())).cloned(),
         }
     }

@@ -46,7 +46,7 @@ impl Inner {
         }
     }
 
-    async fn image_id(&self, image: &str) -> Result<Option<String>, Trouble> {
+    pub(super) async fn image_id(&self, image: &str) -> Result<Option<String>, Trouble> {
         let client = self.engine.client().await?;
         let what = format!("looking for image {image}");
         match self.engine.bounded(&what, ASK, client.inspect_image(image)).await {

@@ -11,6 +11,7 @@
 mod beside;
 mod body;
 mod engine;
+mod found;
 mod host;
 mod image;
 mod life;

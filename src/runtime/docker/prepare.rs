@@ -4,23 +4,27 @@
 //! leaves in between has a temporary name that says whose it is, has never run, and is made anew.
 
 use base64::Engine as _;
-use bollard::models::{ContainerCreateBody, NetworkConnectRequest};
+use bollard::models::{ContainerCreateBody, NetworkConnectRequest, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use bollard::{Docker, body_full};
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::body;
-use super::engine::{ACT, ASK, refused};
+use super::engine::{ACT, ASK, Trouble, refused};
 use super::look::{mounts_of, name_of, spec_of, state_of};
 use super::record::{Entry, temporary_name};
 use super::runtime::Inner;
 use super::volumes::carry;
-use crate::model::{ComposeArchive, FailureKind, InstanceId, InstanceState, Secret};
+use crate::model::{ComposeArchive, ComposeService, FailureKind, InstanceId, InstanceState, Secret};
 use crate::runtime::redact::Redactor;
 use crate::runtime::{Blueprint, RuntimeError};
+
+/// Compose's label for the id of the container whose place another one takes.
+const REPLACE: &str = "com.docker.compose.replace";
 
 /// What is to be made.
 pub(super) struct Draft {
@@ -50,7 +54,16 @@ impl Inner {
         let old = seen.iter().rfind(|seen| seen.id.number < instance.number);
         let mut wanted: Value = serde_json::from_str(draft.body.expose())
             .map_err(|_| refused(FailureKind::Refused, format!("{instance}: the body of its container is no JSON")))?;
+        if let Some(compose) = &blueprint.definition.compose {
+            self.provide(instance, compose).await?;
+        }
         if let Some(old) = old {
+            if blueprint.definition.compose.is_some()
+                && let Some(labels) = wanted["Labels"].as_object_mut()
+            {
+                // As Compose does it for a container that takes another one's place.
+                labels.insert(REPLACE.to_owned(), Value::from(old.about.id.as_deref().unwrap_or_default()));
+            }
             let volumes = self.image_volumes(&wanted).await?;
             carry(&mut wanted, &volumes, &mounts_of(&old.about));
         }
@@ -86,6 +99,35 @@ impl Inner {
         if old.is_none() {
             // Alone in its slot, it has its final name at once: a look sees to that.
             self.look(&instance.slot).await?;
+        }
+        Ok(())
+    }
+
+    /// Networks and volumes that a container needs and that are not there, as Compose would create them. One that is
+    /// there is left as it is: a volume holds data, and a network has others on it.
+    async fn provide(&self, instance: &InstanceId, compose: &ComposeService) -> Result<(), RuntimeError> {
+        let client = self.engine.client().await?;
+        for need in &compose.networks {
+            let look = client.inspect_network(&need.name, None::<InspectNetworkOptions>);
+            let there = self.engine.bounded(&format!("inspecting network {}", need.name), ASK, look).await;
+            if !absent(there)? {
+                continue;
+            }
+            let call = verbatim(client, Bytes::from(need.body.expose().to_owned()));
+            let create = call.create_network(NetworkCreateRequest::default());
+            let made = self.engine.bounded(&format!("creating network {}", need.name), ACT, create).await;
+            provided(instance, &need.name, made)?;
+        }
+        for need in &compose.volumes {
+            let look = client.inspect_volume(&need.name);
+            let there = self.engine.bounded(&format!("inspecting volume {}", need.name), ASK, look).await;
+            if !absent(there)? {
+                continue;
+            }
+            let call = verbatim(client, Bytes::from(need.body.expose().to_owned()));
+            let create = call.create_volume(VolumeCreateRequest::default());
+            let made = self.engine.bounded(&format!("creating volume {}", need.name), ACT, create).await;
+            provided(instance, &need.name, made)?;
         }
         Ok(())
     }
@@ -233,6 +275,32 @@ impl Inner {
         let what = format!("inspecting image {image}");
         let about = self.engine.bounded(&what, ASK, client.inspect_image(image)).await?;
         Ok(about.config.and_then(|config| config.volumes).unwrap_or_default())
+    }
+}
+
+/// Whether what was looked for is not there.
+fn absent<T>(answer: Result<T, Trouble>) -> Result<bool, RuntimeError> {
+    match answer {
+        Ok(_) => Ok(false),
+        Err(trouble) if trouble.is_absent() => Ok(true),
+        Err(trouble) => Err(trouble.into()),
+    }
+}
+
+/// Another slot of the same project may have been quicker.
+fn provided<T>(instance: &InstanceId, name: &str, answer: Result<T, Trouble>) -> Result<(), RuntimeError> {
+    match answer {
+        Ok(_) => {
+            tracing::info!(%instance, name, "created what it needs");
+            Ok(())
+        }
+        Err(trouble) if trouble.is_conflict() => Ok(()),
+        // The options of a driver, which an engine may quote, can hold a password.
+        Err(Trouble { status: Some(status), error }) => {
+            let message = format!("{instance} needs {name}, which the engine would not create (status {status})");
+            Err(RuntimeError { message, ..error })
+        }
+        Err(trouble) => Err(trouble.into()),
     }
 }
 

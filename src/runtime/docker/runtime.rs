@@ -128,7 +128,8 @@ impl Runtime for DockerRuntime {
     }
 
     async fn resolve(&self, definition: &Definition, pull: bool) -> Resolution {
-        self.inner.resolve(definition, pull).await
+        let found = self.inner.found(definition).await;
+        Resolution { found, ..self.inner.resolve(definition, pull).await }
     }
 
     async fn slots(&self) -> Result<Vec<SlotName>, RuntimeError> {
