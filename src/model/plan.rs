@@ -273,8 +273,8 @@ pub struct Plan {
     /// The definition that each component of the manifest has in this plan: what success records, and what a later
     /// rollback goes back to. Components that only lose their orphans are absent.
     pub definitions: BTreeMap<ComponentName, Digest>,
-    /// The definition of what was there when no roll of a component had succeeded yet and somebody else had made it: its
-    /// way back.
+    /// The definition of what was there when no roll of a component had succeeded yet and somebody else had made it:
+    /// its way back.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub adopted: BTreeMap<ComponentName, Digest>,
     /// Over all of the above.

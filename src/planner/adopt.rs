@@ -6,8 +6,8 @@ use super::draft::Draft;
 use super::scene::Scene;
 use crate::model::{ComponentName, Definition, Digest, PlanKind};
 
-/// The definitions of what this plan changes, of which no roll has succeeded yet, and which somebody else made. The spec
-/// is what the runtime found; the keys that steer a roll come from the manifest.
+/// The definitions of what this plan changes, of which no roll has succeeded yet, and which somebody else made. The
+/// spec is what the runtime found; the keys that steer a roll come from the manifest.
 pub(super) fn adopt(draft: &mut Draft, scene: &Scene<'_>) -> BTreeMap<ComponentName, Digest> {
     let mut adopted = BTreeMap::new();
     if matches!(draft.kind, PlanKind::Rollback { .. }) {

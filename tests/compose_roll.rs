@@ -1,0 +1,221 @@
+//! `baton up` on Compose projects that run: real containers under load, and Compose itself is the judge of what is left.
+
+#[path = "support/docker.rs"]
+mod docker;
+
+use std::collections::BTreeMap;
+
+use docker::{Site, is_here};
+
+/// One `baton` verb in the project's folder.
+struct Said {
+    code: i32,
+    text: String,
+}
+
+fn baton(site: &Site, tag: &str, args: &[&str]) -> Said {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_baton"))
+        .args(["--state", site.path("state").to_str().unwrap()])
+        .args(args)
+        .current_dir(site.path(""))
+        .env("TAG", tag)
+        .env_remove("COMPOSE_FILE")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    Said { code: output.status.code().unwrap_or(-1), text }
+}
+
+#[track_caller]
+fn expect(site: &Site, tag: &str, args: &[&str], code: i32) -> String {
+    let said = baton(site, tag, args);
+    assert_eq!(said.code, code, "baton {args:?} with TAG={tag}: {}", said.text);
+    said.text
+}
+
+/// `docker compose up -d` with that tag.
+fn compose_up(site: &Site, tag: &str) -> String {
+    let output = std::process::Command::new("docker")
+        .args(["compose", "up", "-d"])
+        .current_dir(site.path(""))
+        .env("TAG", tag)
+        .env_remove("COMPOSE_FILE")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "docker compose up -d with TAG={tag}: {said}");
+    said
+}
+
+/// Every container of the project: id and image, by name.
+fn containers(site: &Site) -> BTreeMap<String, (String, String)> {
+    let filter = format!("label=com.docker.compose.project={}", site.name);
+    let list =
+        site.docker(&["ps", "-a", "--no-trunc", "--filter", &filter, "--format", "{{.Names}} {{.ID}} {{.Image}}"]);
+    let line = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        Some((words.next()?, (words.next()?, words.next()?)))
+    };
+    list.lines().filter_map(line).collect()
+}
+
+/// Compose finds nothing to do, and does nothing. Services that ended by themselves may be started again.
+#[track_caller]
+fn compose_is_content(site: &Site, tag: &str) {
+    let before = containers(site);
+    let said = compose_up(site, tag);
+    for word in ["Creating", "Recreate", "Removing"] {
+        assert!(!said.contains(word), "docker compose up -d with TAG={tag}: {said}");
+    }
+    assert_eq!(before, containers(site), "the same containers");
+}
+
+#[track_caller]
+fn all_on(site: &Site, services: &[&str], version: &str) {
+    let image = format!("{}:{version}", site.name);
+    for (name, (_, on)) in containers(site) {
+        assert!(!name.contains(".baton-"), "{name} has no final name");
+        let service = services.iter().any(|service| name.starts_with(&format!("{}-{service}-", site.name)));
+        assert!(!service || *on == image, "{name} is on {on}, not {image}");
+    }
+}
+
+/// A shop of services that hang on each other. Everything is quick to be ready and to end.
+const SHOP: &str = r#"
+services:
+  db:
+    image: @:1
+    volumes: ["data:/data"]
+    healthcheck: { test: ["CMD", "/bin/busybox", "true"], interval: 500ms }
+  seed:
+    image: @:${TAG:-1}
+    command: ["/bin/busybox", "true"]
+    depends_on: { db: { condition: service_healthy } }
+  api:
+    image: @:${TAG:-1}
+    command: ["/bin/busybox", "sh", "-c", "${API:-trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done}"]
+    depends_on: { db: { condition: service_healthy }, seed: { condition: service_completed_successfully } }
+    environment: { TOKEN: hunter2 }
+    restart: always
+    deploy: { replicas: 2 }
+    networks: { back: { aliases: [backend] }, default: {} }
+    x-baton: { update: { monitor: 300ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms } }
+  worker:
+    image: @:${TAG:-1}
+    depends_on: [api]
+    restart: unless-stopped
+    x-baton: { update: { monitor: 300ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms } }
+  side:
+    image: @:${TAG:-1}
+    network_mode: service:db
+    x-baton: { update: { monitor: 300ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms } }
+networks: { back: {} }
+volumes: { data: {} }
+"#;
+const CHANGED: [&str; 4] = ["seed", "api", "worker", "side"];
+
+#[test]
+fn a_project_that_compose_made_is_rolled_and_taken_back_and_compose_stays_content() {
+    if !is_here("a_project_that_compose_made_is_rolled_and_taken_back_and_compose_stays_content") {
+        return;
+    }
+    let site = Site::new("shop");
+    site.compose_file(SHOP);
+    compose_up(&site, "1");
+    let made = containers(&site);
+    expect(&site, "1", &["up", "--yes"], 0);
+    assert_eq!(made, containers(&site), "as the file says already: nothing is touched");
+    expect(&site, "2", &["up", "--yes"], 0);
+    all_on(&site, &CHANGED, "2");
+    assert_eq!(made[&format!("{}-db-1", site.name)], containers(&site)[&format!("{}-db-1", site.name)]);
+    for (name, policy) in [("api-1", "always"), ("api-2", "always"), ("worker-1", "unless-stopped"), ("side-1", "")] {
+        let about = site.inspect(&format!("{}-{name}", site.name));
+        assert_eq!(about["HostConfig"]["RestartPolicy"]["Name"], policy, "{name}");
+    }
+    compose_is_content(&site, "2");
+    expect(&site, "2", &["up", "--yes"], 0);
+    // Back to what was there before Baton ever came.
+    expect(&site, "2", &["rollback", "--yes"], 0);
+    all_on(&site, &["api", "worker", "side"], "1");
+    compose_is_content(&site, "1");
+    site.compose(&["down", "-v"]);
+    assert!(site.objects().is_empty(), "{:?}", site.objects());
+}
+
+#[test]
+fn a_first_roll_that_fails_gives_back_the_containers_that_were_there() {
+    if !is_here("a_first_roll_that_fails_gives_back_the_containers_that_were_there") {
+        return;
+    }
+    let site = Site::new("bad");
+    site.compose_file(SHOP);
+    compose_up(&site, "1");
+    let made = containers(&site);
+    let file = std::fs::read_to_string(site.path("compose.yaml")).unwrap();
+    let sick =
+        file.replace("${API:-trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done}", "echo no schema; exit 3");
+    assert_ne!(file, sick);
+    std::fs::write(site.path("compose.yaml"), sick).unwrap();
+    let said = expect(&site, "2", &["up", "--yes"], 3);
+    assert!(said.contains("no schema"), "the last words of what failed: {said}");
+    std::fs::write(site.path("compose.yaml"), file).unwrap();
+    let now = containers(&site);
+    // It stopped before it had replaced any of these for good: they are the very same ones, and run again.
+    for name in ["api-1", "api-2", "db-1"].map(|name| format!("{}-{name}", site.name)) {
+        assert_eq!(made[&name], now[&name]);
+        assert_eq!(site.inspect(&name)["State"]["Running"], true, "{name}");
+    }
+    all_on(&site, &["api", "worker", "side"], "1");
+    for name in ["api-1", "api-2"] {
+        let about = site.inspect(&format!("{}-{name}", site.name));
+        assert_eq!(about["HostConfig"]["RestartPolicy"]["Name"], "always", "{name} has its own policy again");
+    }
+    compose_is_content(&site, "1");
+}
+
+#[test]
+fn every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied() {
+    if !is_here("every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied") {
+        return;
+    }
+    let site = Site::new("kinds");
+    let ready = "x-baton: { update: { monitor: 200ms }, ready: { exec: [\"/bin/busybox\", \"true\"], every: 50ms } }";
+    let file = |api: &str, more: &str| {
+        let text =
+            format!("services:\n  api:\n    image: @:1\n    {ready}\n{api}  db:\n    image: @:1\n    {ready}\n{more}");
+        site.compose_file(&text);
+    };
+    file("", "");
+    compose_up(&site, "1");
+    let before = containers(&site);
+    expect(&site, "1", &["restart", "--yes"], 0);
+    let after = containers(&site);
+    assert!(before.keys().eq(after.keys()), "{after:?}");
+    assert!(before.iter().all(|(name, about)| after[name] != *about), "every one is another: {after:?}");
+    compose_is_content(&site, "1");
+    expect(&site, "1", &["restart", "db", "--yes"], 0);
+    assert_eq!(after[&format!("{}-api-1", site.name)], containers(&site)[&format!("{}-api-1", site.name)]);
+    let steps: [(&str, &str, &str); 8] = [
+        ("an environment", "    environment: { A: b }\n", ""),
+        ("a label", "    environment: { A: b }\n    labels: { l: m }\n", ""),
+        ("a command", "    command: [\"/bin/busybox\", \"sleep\", \"100\"]\n    init: true\n", ""),
+        ("a volume", "    volumes: [\"data:/data\"]\n", "volumes: { data: {} }\n"),
+        ("a network", "    networks: [n]\n", "networks: { n: {} }\n"),
+        ("two more replicas", "    deploy: { replicas: 3 }\n", ""),
+        ("two replicas less", "", ""),
+        ("update_config alone", "    deploy: { update_config: { parallelism: 2 } }\n", ""),
+    ];
+    for (what, api, more) in steps {
+        file(api, more);
+        let said = expect(&site, "1", &["up", "--yes"], 0);
+        assert!(!said.contains("nothing to do"), "{what} is a change: {said}");
+        let said = compose_up(&site, "1");
+        for word in ["Creating", "Recreate", "Removing"] {
+            assert!(!said.contains(word), "{what}: docker compose up -d: {said}");
+        }
+    }
+    site.compose(&["down", "-v", "--remove-orphans"]);
+    let left = site.objects();
+    // A volume of an earlier file is nobody's to remove.
+    assert!(left.iter().all(|name| name.ends_with("_data") || name.ends_with("_n")), "{left:?}");
+}
