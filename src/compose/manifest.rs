@@ -274,8 +274,8 @@ fn recorded(rehearsal: Option<&Rehearsal>, name: &str) -> ComposeService {
 }
 
 /// One container. A service that lives in another one's container (its network, say) has that one's id in its digest
-/// and in its body. In the rehearsal from nothing that id is made up; where the other one stays, what Compose would do to
-/// what there is has the true one.
+/// and in its body. In the rehearsal from nothing that id is made up; where the other one stays, what Compose would do
+/// to what there is has the true one.
 fn container(rehearsal: &Rehearsal, created: &Created, digest: &str) -> ComposeContainer {
     if created.config_hash == digest {
         return created.container.clone();
