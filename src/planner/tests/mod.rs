@@ -1,5 +1,6 @@
 //! Rules of the planner as tables over small fleets.
 
+mod adopt;
 mod fleet;
 mod order;
 mod place;

@@ -540,3 +540,14 @@ fn what_crashes_is_started_and_must_get_ready_in_whatever_moment_it_is_seen() {
     let ask = Ask::Rollback { of: RollId::new("r9").unwrap(), number: RollNumber(9), plan: Box::new(first) };
     assert!(fleet.roll(ask).plan.is_noop());
 }
+
+#[test]
+fn a_gateway_that_its_keeper_has_just_started_again_is_left_to_it() {
+    let mut fleet = settled();
+    fleet.instance_mut("gateway-1.1").crashing = true;
+    assert!(fleet.plan(Fleet::up("v1")).unwrap().plan.is_noop());
+    // One that does not run at all is brought up: traffic needs it.
+    fleet.instance_mut("gateway-1.1").state = InstanceState::Exited;
+    let plan = fleet.plan(Fleet::up("v1")).unwrap().plan;
+    assert_eq!(steps_of(&plan, "gateway")[0], "start gateway-1.1");
+}
