@@ -1,5 +1,6 @@
 //! `baton up` on Compose projects that run: real containers under load, and Compose itself is the judge of what is left.
 
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 #[path = "support/docker.rs"]
 mod docker;
 
