@@ -136,7 +136,9 @@ fn a_project_that_compose_made_is_rolled_and_taken_back_and_compose_stays_conten
     compose_is_content(&site, "2");
     expect(&site, "2", &["up", "--yes"], 0);
     // Back to what was there before Baton ever came.
-    expect(&site, "2", &["rollback", "--yes"], 0);
+    let said = expect(&site, "2", &["rollback", "--yes"], 0);
+    let last = said.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains("still asks for") && last.contains("would make api, seed, side, worker anew"), "{said}");
     all_on(&site, &["api", "worker", "side"], "1");
     compose_is_content(&site, "1");
     site.compose(&["down", "-v"]);

@@ -10,7 +10,7 @@ use super::exit::{Problem, went_away};
 use super::follow::{self, Follow};
 use super::output;
 use super::plan::{self, Asked, up_ask};
-use super::project::{Written, needed, written};
+use super::project::{Written, needed, tell_what_is_still_asked, written};
 use crate::engine::{FleetView, HoldReason, Request, RollState};
 use crate::planner::{Ask, render};
 use crate::proto::v1::{BeginRequest, OperateRequest};
@@ -55,6 +55,15 @@ pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Resul
     let mut connection = connect::any(global, &fleet, asked.manifest.as_ref()).await?;
     let result = carry_on(global, &mut connection, &asked, how).await;
     connection.close().await;
+    // Asked for without a question of its own: the verb is `rollback`.
+    let taken_back = match result {
+        Ok(Exit::RolledBack) => true,
+        Ok(Exit::Done) => asked.ask.is_none(),
+        _ => false,
+    };
+    if taken_back {
+        tell_what_is_still_asked(global).await;
+    }
     result
 }
 

@@ -104,6 +104,26 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
     Ok(Some(Written { manifest, version: version.map(|version| version.value) }))
 }
 
+/// After a roll was taken back: the Compose file was not, and whoever types `docker compose up -d` next should know.
+pub(super) async fn tell_what_is_still_asked(global: &Global) {
+    let still = async {
+        let Ok(Some(Source::Compose(selection))) = source(global) else { return None };
+        let (compose, project) = read(&selection).await.ok()?;
+        let engine = compose::engine_socket().ok()?;
+        let rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.ok()?;
+        let touched: Vec<String> = rehearsal.now.touched().into_iter().map(str::to_owned).collect();
+        (!touched.is_empty()).then(|| touched.join(", "))
+    };
+    if !global.json
+        && let Some(services) = still.await
+    {
+        super::output::line(&format!(
+            "the Compose file was not changed and still asks for what was taken back: `docker compose up -d` would make \
+             {services} anew; put the former tag back first"
+        ));
+    }
+}
+
 /// The same for a verb that needs it.
 pub(super) async fn needed(global: &Global, to: Option<&str>, pull: bool) -> Result<Written, Problem> {
     written(global, to, pull).await?.ok_or_else(nothing_here)

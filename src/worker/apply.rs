@@ -321,8 +321,8 @@ impl Worker {
                 if before == now {
                     work.steady = Some((work.steady.map_or(at, |(since, _)| since), at));
                 } else if work.changed.is_none() {
-                    work.changed =
-                        Some(format!("it was started again (restarts {} → {})", before.restarts, now.restarts));
+                    let why = format!("it was started again (restarts {} → {})", before.restarts, now.restarts);
+                    work.changed = Some((at, why));
                 }
             }
             Some(seen) if seen.state == InstanceState::Unknown => {}

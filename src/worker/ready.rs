@@ -10,6 +10,9 @@ use crate::model::{ExitStatus, FailureKind, How, InstanceId, InstanceState, Read
 /// So many looks in a row that find it gone decide even when nobody has told of its exit: the word of the exit brings
 /// the log lines with it and is given the time of one more look.
 const GONE_LOOKS: u32 = 2;
+/// What was started again has ended before: the word of that exit, with its log lines, is waited for so long. Where it
+/// was lost, what crashes again and again has another one soon.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// So many bad verdicts in a row end a soak: one may be a probe that was lost.
 const UNREADY_LIMIT: u32 = 2;
 /// What a soak may take beyond its monitor when the slot cannot be looked at.
@@ -23,8 +26,17 @@ impl Scene<'_> {
         if let ReadyWait::Completed = wait {
             return self.completed(instance);
         }
-        if let Some((why, log)) = self.broken(instance) {
-            return self.failed_with(FailureKind::Exited, true, format!("{instance} did not get ready: {why}"), log);
+        match self.broken(instance) {
+            Some(Some((why, log))) => {
+                return self.failed_with(
+                    FailureKind::Exited,
+                    true,
+                    format!("{instance} did not get ready: {why}"),
+                    log,
+                );
+            }
+            Some(None) => return self.watch(),
+            None => {}
         }
         let running = self.work.steady.is_some();
         let so = match (wait, self.work.steady) {
@@ -74,8 +86,10 @@ impl Scene<'_> {
         let unstable = |why: String, log| {
             self.failed_with(FailureKind::Unstable, true, format!("{instance} did not stay ready: {why}"), log)
         };
-        if let Some((why, log)) = self.broken(instance) {
-            return unstable(why, log);
+        match self.broken(instance) {
+            Some(Some((why, log))) => return unstable(why, log),
+            Some(None) => return self.watch(),
+            None => {}
         }
         if probed
             && let Some(note) = self.probe(instance)
@@ -134,8 +148,8 @@ impl Scene<'_> {
         Some((self.worker.notes.seen.get(instance).and_then(|seen| seen.exit), Vec::new()))
     }
 
-    /// Why it is not the same running instance any more, with its last log lines.
-    fn broken(&self, instance: &InstanceId) -> Option<(String, Vec<String>)> {
+    /// Why it is not the same running instance any more, with its last log lines; `Some(None)`: these are waited for.
+    fn broken(&self, instance: &InstanceId) -> Option<Option<(String, Vec<String>)>> {
         if let Some((status, log)) = self.ended(instance) {
             let why = match (status, self.worker.notes.seen.get(instance).map(|seen| seen.state)) {
                 (Some(status), _) => format!("it ended with {status}"),
@@ -143,8 +157,9 @@ impl Scene<'_> {
                 (None, Some(_)) => "it ended".to_owned(),
                 (None, None) => "it is not there".to_owned(),
             };
-            return Some((why, log));
+            return Some(Some((why, log)));
         }
-        self.work.changed.clone().map(|why| (why, Vec::new()))
+        let (at, why) = self.work.changed.clone()?;
+        Some(self.clock.passed(at + LAST_WORDS).then(|| (why, Vec::new())))
     }
 }

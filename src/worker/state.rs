@@ -164,7 +164,7 @@ pub(super) struct Work {
     /// Seen running under one identity: first and last.
     pub steady: Option<(Timestamp, Timestamp)>,
     /// It restarted while it was watched: in words.
-    pub changed: Option<String>,
+    pub changed: Option<(Timestamp, String)>,
     /// So many looks in a row did not find it running.
     pub gone: u32,
     /// It had to be killed.
