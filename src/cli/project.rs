@@ -118,8 +118,8 @@ pub(super) async fn tell_what_is_still_asked(global: &Global) {
         && let Some(services) = still.await
     {
         super::output::line(&format!(
-            "the Compose file was not changed and still asks for what was taken back: `docker compose up -d` would make \
-             {services} anew; put the former tag back first"
+            "the Compose file was not changed and still asks for what was taken back: `docker compose up -d` would \
+             make {services} anew; put the former tag back first"
         ));
     }
 }
