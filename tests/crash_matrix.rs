@@ -10,6 +10,7 @@ mod mutants;
 mod scenarios;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use baton::journal::AppendFault;
@@ -95,7 +96,7 @@ impl Stand {
         let is_append = |place: &Place| matches!(place, Place::Append { fault: AppendFault::After, .. });
         let appends = self.calm.points.iter().filter(|point| is_append(&point.place)).count();
         let looks = self.calm.points.iter().filter(|point| point.looks).count();
-        println!(
+        tell(&format!(
             "{name}: {} facts in {appends} appends, {} effects ({looks} of {} points only look and are left to the seeds), {} \
              turns; {points} points, {points} runs in {:?}, {} wrong",
             self.calm.facts,
@@ -104,7 +105,7 @@ impl Stand {
             self.calm.turns,
             begin.elapsed(),
             faults.len(),
-        );
+        ));
         assert!(appends > 20 && points > appends / stride, "{name}: the matrix has lost its points");
         assert!(faults.is_empty(), "{} of {points}:\n{}", faults.len(), faults[..faults.len().min(8)].join("\n"));
     }
@@ -127,7 +128,8 @@ impl Stand {
                 faults.push(format!("BATON_SIM_SEED={seed}:\n    {}", wrong[..wrong.len().min(3)].join("\n    ")));
             }
         }
-        println!("{name}: {} seeds with {kills} kills in {:?}, {} wrong", seeds.len(), begin.elapsed(), faults.len());
+        let (count, took, wrong) = (seeds.len(), begin.elapsed(), faults.len());
+        tell(&format!("{name}: {count} seeds with {kills} kills in {took:?}, {wrong} wrong"));
         assert!(only.is_some() || u64::from(kills) > SEEDS / 2, "{name}: chance killed nobody");
         assert!(
             faults.is_empty(),
@@ -137,6 +139,11 @@ impl Stand {
             faults[..faults.len().min(8)].join("\n")
         );
     }
+}
+
+/// Says it also where the test passes: how much was tried is part of the result.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Commands twice, words lost and late, nodes killed, looks that say nothing.

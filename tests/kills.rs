@@ -33,6 +33,8 @@ mod story;
 mod strike;
 mod support;
 
+use std::io::Write;
+
 use seeds::Coverage;
 use site::Site;
 use strike::{Outcome, roll};
@@ -120,7 +122,8 @@ fn a_roll_goes_on_where_it_was_whoever_is_killed_at_whichever_record() {
             println!("{}", site.stage.log("back"));
         }
     }
-    println!("{}{requests} requests in all", coverage.table());
+    // Also where it passes: how much was tried is part of the result.
+    let _ = writeln!(std::io::stderr(), "{}{} rolls, {requests} requests in all", coverage.table(), all.len());
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     if only.is_none() {
         assert!(coverage.missed().is_empty(), "never hit: {:?}", coverage.missed());

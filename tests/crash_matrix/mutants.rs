@@ -26,11 +26,8 @@ fn compare(
 
 fn tells(name: &str, (sound, mutant): &(Vec<String>, Vec<String>)) {
     assert!(sound.is_empty(), "{name}: the sound code is blamed:\n{}", sound.join("\n"));
-    println!(
-        "mutant {name}: caught {} times, first as: {}",
-        mutant.len(),
-        mutant.first().map_or("never", |first| first)
-    );
+    let first = mutant.first().map_or("never", |first| first);
+    super::tell(&format!("mutant {name}: caught {} times, first as: {first}", mutant.len()));
 }
 
 #[test]
