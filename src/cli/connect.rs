@@ -11,7 +11,7 @@ pub(super) use super::project::manifest;
 use super::{Exit, hands};
 use crate::agent::{self, AgentConfig, Policy};
 use crate::coordinator::{Coordinator, CoordinatorConfig, HEARTBEAT};
-use crate::engine::FleetView;
+use crate::engine::{FleetView, HoldReason};
 use crate::model::{AgentId, FleetName, Manifest};
 use crate::proto::v1::control_client::ControlClient;
 use crate::proto::v1::{Asker, StatusRequest};
@@ -250,6 +250,13 @@ pub(super) async fn any(
         if view.agents.iter().any(|agent| agent.agent == id && agent.up) {
             connection.embedded = Some(embedded);
             return Ok(connection);
+        }
+        // It attaches for a moment only, to say so, and is gone before anybody looks.
+        let older = view.holds.iter().find(|hold| matches!(hold.reason, HoldReason::OlderThanFleet { .. }));
+        if let Some(hold) = older {
+            let text = format!("{}; until {}", hold.text, hold.until);
+            embedded.stop().await;
+            return Err(Problem::new(Exit::Refused, text));
         }
         if let Some(notice) = notices.into_iter().find(|notice| notice.starts_with(&format!("agent {id} "))) {
             // It would dial again and be refused again.
