@@ -57,15 +57,17 @@ pub(super) async fn carry(tunnel: Tunnel) {
     let mut both = std::pin::pin!(both);
     let mut closing = permit.target().closing();
     tokio::select! {
+        // Once the close has been asked for, what comes after it is not passed on.
+        biased;
+        // The target holds the sender and the permit holds the target: it cannot be gone.
+        _ = closing.wait_for(|close| *close) => {}
+        () = stop.reached(Phase::Finish) => {}
         ended = &mut both => {
             if let Err(error) = ended {
                 tracing::debug!(%instance, %error, "an upgraded connection broke");
             }
             return;
         }
-        // The target holds the sender and the permit holds the target: it cannot be gone.
-        _ = closing.wait_for(|close| *close) => {}
-        () = stop.reached(Phase::Finish) => {}
     }
     close.send_replace(true);
     if tokio::time::timeout(CLOSE_MAX, both).await.is_err() {
