@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::model::{Act, Command, ComponentName, Definition, Digest, Role};
+use crate::model::{Act, Command, ComponentName, Definition, Digest, Role, RuntimeKind};
 
 /// What an agent admits. Default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Policy {
     #[serde(default)]
     pub images: BTreeSet<String>,
     /// Components whose containers may reach into this host: privileged ones, host paths, devices, the host's
-    /// namespaces.
+    /// namespaces; also by a volume or a network whose driver can.
     #[serde(default)]
     pub host_access: BTreeSet<ComponentName>,
     /// Hooks, by exact name.
@@ -129,7 +129,8 @@ impl Policy {
                 "component {component} is not admitted here; add `components: [{component}]` to the policy"
             ));
         }
-        if definition.role == Some(Role::Gateway) && definition.command.is_empty() {
+        let process = definition.runtime == RuntimeKind::Process;
+        if process && definition.role == Some(Role::Gateway) && definition.command.is_empty() {
             return Ok(()); // Baton's own program.
         }
         if let Some(image) = &definition.image {
@@ -138,6 +139,9 @@ impl Policy {
         if let Some(compose) = &definition.compose {
             for container in compose.containers.values() {
                 self.admit_container(component, &container.name, container.body.expose())?;
+            }
+            for need in compose.networks.iter().chain(&compose.volumes) {
+                self.admit_need(component, &need.name, need.body.expose())?;
             }
         }
         if let Some(release) = &definition.release {
@@ -175,14 +179,25 @@ impl Policy {
         Err(format!("image {repository} is not admitted here; add `images: [{repository}]` to the policy"))
     }
 
+    /// A volume whose driver has options can be any path of the host, and a network can be the host's own: what a
+    /// container mounts by a harmless name is judged where it is made.
+    fn admit_need(&self, component: &ComponentName, name: &str, body: &str) -> Result<(), String> {
+        let body = serde_json::from_str(body).map_err(|_| format!("the body of {name} is no JSON"))?;
+        self.admit_reach(component, name, reach::needs_out(&body))
+    }
+
     /// Judges what the engine would be asked for, whatever the definition around it says.
     fn admit_container(&self, component: &ComponentName, name: &str, body: &str) -> Result<(), String> {
         let body = serde_json::from_str(body).map_err(|_| format!("the body of container {name} is no JSON"))?;
         self.admit_image(reach::image(&body).ok_or_else(|| format!("container {name} names no image"))?)?;
-        match reach::reaches_out(&body) {
+        self.admit_reach(component, &format!("container {name}"), reach::reaches_out(&body))
+    }
+
+    fn admit_reach(&self, component: &ComponentName, what: &str, key: Option<String>) -> Result<(), String> {
+        match key {
             Some(key) if !self.host_access.contains(component) => Err(format!(
-                "container {name} would reach into this host ({key}); if that is meant, add `host_access: \
-                 [{component}]` to the policy"
+                "{what} would reach into this host ({key}); if that is meant, add `host_access: [{component}]` to the \
+                 policy"
             )),
             _ => Ok(()),
         }
@@ -255,8 +270,46 @@ mod tests {
         let privileged = r#"{ "Image": "shop:2", "HostConfig": { "Privileged": true } }"#;
         let why = judge(&policy, privileged).unwrap_err();
         assert!(why.contains("Privileged") && why.contains("host_access: [api]"), "{why}");
+        // What it mounts by name is judged where it is made.
+        let root = r#"{ "Name": "data", "DriverOpts": { "type": "none", "o": "bind", "device": "/" } }"#;
+        let why = policy.admit_need(&component, "data", root).unwrap_err();
+        assert!(why.contains("DriverOpts") && why.contains("host_access: [api]"), "{why}");
+        assert_eq!(policy.admit_need(&component, "data", r#"{ "Name": "data", "Labels": { "l": "m" } }"#), Ok(()));
         policy.host_access.insert(component.clone());
         assert_eq!(judge(&policy, privileged), Ok(()));
+        assert_eq!(policy.admit_need(&component, "data", root), Ok(()));
+    }
+
+    #[test]
+    fn all_that_a_compose_definition_brings_is_judged_whatever_its_role() {
+        use crate::model::{ComposeContainer, ComposeNeed, ComposeService, Secret};
+        let text = "fleet: f\ncomponents:\n  api: { image: \"shop:2\" }\n";
+        let manifest = crate::manifest::parse(text, "x").unwrap();
+        let mut definition = manifest.components.values().next().unwrap().clone();
+        let policy = Policy {
+            components: [definition.component.clone()].into(),
+            images: ["shop".to_owned()].into(),
+            ..Policy::default()
+        };
+        assert_eq!(policy.admit_definition(&definition), Ok(()));
+        let need = |body: &str| vec![ComposeNeed { name: "data".to_owned(), body: Secret::new(body) }];
+        let root = need(r#"{ "Name": "data", "DriverOpts": { "device": "/" } }"#);
+        let lan = need(r#"{ "Name": "data", "Driver": "macvlan" }"#);
+        let (networks, archives) = (Vec::new(), Vec::new());
+        let body = Secret::new(r#"{ "Image": "shop:2", "HostConfig": { "Privileged": true } }"#);
+        let privileged = ComposeContainer { name: "p-api-1".to_owned(), body, networks, archives };
+        for (service, key) in [
+            (ComposeService { volumes: root, ..ComposeService::default() }, "DriverOpts"),
+            (ComposeService { networks: lan, ..ComposeService::default() }, "Driver"),
+            (ComposeService { containers: [(1, privileged)].into(), ..ComposeService::default() }, "Privileged"),
+        ] {
+            definition.compose = Some(service);
+            for role in [None, Some(Role::Gateway)] {
+                definition.role = role;
+                let why = policy.admit_definition(&definition).unwrap_err();
+                assert!(why.contains(key) && why.contains("host_access: [api]"), "{why}");
+            }
+        }
     }
 
     #[test]

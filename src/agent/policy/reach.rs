@@ -56,6 +56,19 @@ pub(super) fn reaches_out(body: &Value) -> Option<String> {
     host.iter().find(|(key, value)| !stays(key, value)).map(|(key, _)| key.clone())
 }
 
+/// The first thing in the body of a volume or a network that could reach into the host, by its key.
+pub(super) fn needs_out(body: &Value) -> Option<String> {
+    let Value::Object(body) = body else { return Some("body".to_owned()) };
+    let stays = |key: &str, value: &Value| match key {
+        "Name" | "Labels" | "CheckDuplicate" | "Internal" | "Attachable" | "EnableIPv4" | "EnableIPv6" | "IPAM" => true,
+        _ if is_nothing(value) => true,
+        "Driver" => matches!(value.as_str(), Some("local" | "bridge")),
+        "Scope" => value == "local",
+        _ => false,
+    };
+    body.iter().find(|(key, value)| !stays(key, value)).map(|(key, _)| key.clone())
+}
+
 fn stays(key: &str, value: &Value) -> bool {
     let word = value.as_str().unwrap_or_default();
     match key {
@@ -139,5 +152,26 @@ mod tests {
             assert_eq!(reaches_out(&body).as_deref(), Some(key));
         }
         assert_eq!(reaches_out(&json!({ "HostConfig": "x" })).as_deref(), Some("HostConfig"));
+    }
+
+    #[test]
+    fn volumes_and_networks_of_the_engines_own_making_stay_inside() {
+        let network = json!({
+            "Name": "shop_default", "Driver": "bridge", "CheckDuplicate": true, "Options": null, "IPAM": null,
+            "Internal": false, "Labels": { "com.docker.compose.project": "shop" },
+        });
+        assert_eq!(needs_out(&network), None);
+        assert_eq!(needs_out(&json!({ "Name": "shop_data", "Driver": "local", "DriverOpts": {} })), None);
+        for (key, value) in [
+            ("DriverOpts", json!({ "device": "/" })),
+            ("Driver", json!("macvlan")),
+            ("Driver", json!("host")),
+            ("Options", json!({ "parent": "eth0" })),
+            ("ConfigFrom", json!({ "Network": "other" })),
+            ("KeyOfTomorrow", json!("on")),
+        ] {
+            assert_eq!(needs_out(&json!({ "Name": "x", key: value })).as_deref(), Some(key));
+        }
+        assert_eq!(needs_out(&json!("x")).as_deref(), Some("body"));
     }
 }
