@@ -1,5 +1,6 @@
 //! Real projects, real Compose, a real engine: what a rehearsal says is what Compose then does, and it touches nothing.
 
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 #[path = "support/docker.rs"]
 mod docker;
 

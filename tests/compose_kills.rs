@@ -89,14 +89,7 @@ fn up_killed_at_any_moment_and_typed_again_comes_to_the_same_end() {
             [end("api-1", "always"), end("api-2", "always"), end("worker-1", "unless-stopped")].into();
         assert_eq!(containers(&site), wanted, "{}", told());
         // Compose is content.
-        let compose = Command::new("docker")
-            .args(["compose", "up", "-d"])
-            .current_dir(site.path(""))
-            .env("TAG", tag)
-            .env_remove("COMPOSE_FILE")
-            .output()
-            .unwrap();
-        let compose = String::from_utf8_lossy(&compose.stderr).into_owned();
+        let compose = site.compose_up(tag);
         let touched = ["Creating", "Recreate", "Removing"].iter().any(|word| compose.contains(word));
         assert!(!touched, "{compose}\n{}", told());
     }

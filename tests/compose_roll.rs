@@ -34,20 +34,6 @@ fn expect(site: &Site, tag: &str, args: &[&str], code: i32) -> String {
     said.text
 }
 
-/// `docker compose up -d` with that tag.
-fn compose_up(site: &Site, tag: &str) -> String {
-    let output = std::process::Command::new("docker")
-        .args(["compose", "up", "-d"])
-        .current_dir(site.path(""))
-        .env("TAG", tag)
-        .env_remove("COMPOSE_FILE")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "docker compose up -d with TAG={tag}: {said}");
-    said
-}
-
 /// Every container of the project: id and image, by name.
 fn containers(site: &Site) -> BTreeMap<String, (String, String)> {
     let filter = format!("label=com.docker.compose.project={}", site.name);
@@ -64,7 +50,7 @@ fn containers(site: &Site) -> BTreeMap<String, (String, String)> {
 #[track_caller]
 fn compose_is_content(site: &Site, tag: &str) {
     let before = containers(site);
-    let said = compose_up(site, tag);
+    let said = site.compose_up(tag);
     for word in ["Creating", "Recreate", "Removing"] {
         assert!(!said.contains(word), "docker compose up -d with TAG={tag}: {said}");
     }
@@ -122,7 +108,7 @@ fn a_project_that_compose_made_is_rolled_and_taken_back_and_compose_stays_conten
     }
     let site = Site::new("shop");
     site.compose_file(SHOP);
-    compose_up(&site, "1");
+    site.compose_up("1");
     let made = containers(&site);
     expect(&site, "1", &["up", "--yes"], 0);
     assert_eq!(made, containers(&site), "as the file says already: nothing is touched");
@@ -152,7 +138,7 @@ fn a_first_roll_that_fails_gives_back_the_containers_that_were_there() {
     }
     let site = Site::new("bad");
     site.compose_file(SHOP);
-    compose_up(&site, "1");
+    site.compose_up("1");
     let made = containers(&site);
     let file = std::fs::read_to_string(site.path("compose.yaml")).unwrap();
     let sick =
@@ -189,7 +175,7 @@ fn every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied() 
         site.compose_file(&text);
     };
     file("", "");
-    compose_up(&site, "1");
+    site.compose_up("1");
     let before = containers(&site);
     expect(&site, "1", &["restart", "--yes"], 0);
     let after = containers(&site);
@@ -212,7 +198,7 @@ fn every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied() 
         file(api, more);
         let said = expect(&site, "1", &["up", "--yes"], 0);
         assert!(!said.contains("nothing to do"), "{what} is a change: {said}");
-        let said = compose_up(&site, "1");
+        let said = site.compose_up("1");
         for word in ["Creating", "Recreate", "Removing"] {
             assert!(!said.contains(word), "{what}: docker compose up -d: {said}");
         }

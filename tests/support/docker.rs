@@ -111,6 +111,19 @@ impl Site {
         said
     }
 
+    /// `docker compose up -d` with that tag; what it said to people.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn compose_up(&self, tag: &str) -> String {
+        let mut command = Command::new("docker");
+        command.args(["compose", "up", "-d"]).current_dir(self.folder.path());
+        let output = command.env("TAG", tag).env_remove("COMPOSE_FILE").output().expect("docker starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "docker compose up -d with TAG={tag}: {said}");
+        said
+    }
+
     /// Containers, networks and volumes of the project, by name.
     pub fn objects(&self) -> Vec<String> {
         let filter = format!("label=com.docker.compose.project={}", self.name);
