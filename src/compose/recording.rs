@@ -133,12 +133,27 @@ impl Recording {
     }
 }
 
-/// The label that Compose writes in random order, in order.
+/// What Compose writes in random order, in order: the same file gives the same bytes.
 fn in_order(body: &mut Value) {
     if let Some(Value::String(label)) = body.get_mut("Labels").and_then(|labels| labels.get_mut(DEPENDS_ON)) {
         let mut entries: Vec<&str> = label.split(',').collect();
         entries.sort_unstable();
         *label = entries.join(",");
+    }
+    let before = |separator| move |item: &Value| item.as_str()?.split(separator).next().map(str::to_owned);
+    let under = |key| move |item: &Value| Some(text(item, key).to_owned());
+    by(body.get_mut("Env"), before('='));
+    let Some(host) = body.get_mut("HostConfig") else { return };
+    by(host.get_mut("Binds"), |bind| bind.as_str().map(str::to_owned));
+    by(host.get_mut("ExtraHosts"), before(':'));
+    by(host.get_mut("Mounts"), under("Target"));
+    by(host.get_mut("Ulimits"), under("Name"));
+}
+
+/// Sorts a list by a name in its items. Those of one name stay as they are: of these the order can mean something.
+fn by(list: Option<&mut Value>, name: impl Fn(&Value) -> Option<String>) {
+    if let Some(Value::Array(items)) = list {
+        items.sort_by_cached_key(name);
     }
 }
 

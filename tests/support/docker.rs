@@ -150,6 +150,8 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         let filter = format!("label=com.docker.compose.project={}", self.name);
+        // What a test made beside the project bears its name too.
+        let (named, images) = (format!("name={}", self.name), format!("reference={}*", self.name));
         let listed = |args: &[&str]| -> Vec<String> {
             let output = self.run("docker", args);
             String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
@@ -158,7 +160,9 @@ impl Drop for Site {
             (vec!["ps", "-aq", "--filter", &filter], vec!["rm", "-f", "-v"]),
             (vec!["network", "ls", "-q", "--filter", &filter], vec!["network", "rm"]),
             (vec!["volume", "ls", "-q", "--filter", &filter], vec!["volume", "rm", "-f"]),
-            (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", &self.name], vec!["rmi", "-f"]),
+            (vec!["network", "ls", "-q", "--filter", &named], vec!["network", "rm"]),
+            (vec!["volume", "ls", "-q", "--filter", &named], vec!["volume", "rm", "-f"]),
+            (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &images], vec!["rmi", "-f"]),
         ] {
             let found = listed(&list);
             if !found.is_empty() {

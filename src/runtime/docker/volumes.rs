@@ -91,16 +91,15 @@ fn replace(body: &mut Value, at: &str, old: &OldMount) {
         host["Mounts"] = json!([]);
     }
     let Some(mounts) = host["Mounts"].as_array_mut() else { return };
-    if let Some(mount) = mounts.iter_mut().find(|mount| plain(text(mount, "Target")) == at) {
-        mount["Type"] = json!(old.kind);
-        mount["Source"] = json!(old.source);
-        return;
-    }
-    let mut mount = json!({ "Type": old.kind, "Source": old.source, "Target": at });
+    let mut carried = json!({ "Type": old.kind, "Source": old.source, "Target": at });
     if !old.writable {
-        mount["ReadOnly"] = json!(true);
+        carried["ReadOnly"] = json!(true);
     }
-    mounts.push(mount);
+    // Options that the file gives a new volume are not those of one that is there.
+    match mounts.iter_mut().find(|mount| plain(text(mount, "Target")) == at) {
+        Some(mount) => *mount = carried,
+        None => mounts.push(carried),
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +133,8 @@ mod tests {
         assert_eq!(carried(json!({ "Volumes": { "/data": {} } }), &[], &mounts)["Mounts"], wanted);
         let stale = json!({ "HostConfig": { "Mounts": [{ "Type": "volume", "Source": STALE, "Target": "/data" }] } });
         assert_eq!(carried(stale, &[], &mounts)["Mounts"], wanted);
+        let new = json!({ "Type": "volume", "Target": "/data", "VolumeOptions": { "NoCopy": true } });
+        assert_eq!(carried(json!({ "HostConfig": { "Mounts": [new] } }), &[], &mounts)["Mounts"], wanted);
         let bind = json!({ "HostConfig": { "Binds": [format!("{STALE}:/data:rw"), "named:/other:rw"] } });
         let host = carried(bind, &[], &mounts);
         assert_eq!((&host["Mounts"], &host["Binds"]), (&wanted, &json!(["named:/other:rw"])));
