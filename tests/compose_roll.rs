@@ -208,3 +208,58 @@ fn every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied() 
     // A volume of an earlier file is nobody's to remove.
     assert!(left.iter().all(|name| name.ends_with("_data") || name.ends_with("_n")), "{left:?}");
 }
+
+/// Services that live in the container of another one, in each way, and one that says that it goes with it.
+const HOUSE: &str = r#"
+x-quick: &quick
+  image: "@:${TAG:-1}"
+  command: ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait"]
+  x-baton: { update: { monitor: 100ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms } }
+services:
+  landlord: { <<: *quick, ipc: shareable, volumes: ["data:/data"] }
+  net: { <<: *quick, network_mode: "service:landlord" }
+  processes: { <<: *quick, pid: "service:landlord" }
+  memory: { <<: *quick, ipc: "service:landlord" }
+  disk: { <<: *quick, volumes_from: ["landlord:ro"] }
+  friend: { <<: *quick, depends_on: { landlord: { condition: service_started, restart: true } } }
+  stranger: { <<: *quick, image: "@:1" }
+volumes: { data: {} }
+"#;
+const TENANTS: [&str; 5] = ["disk", "friend", "memory", "net", "processes"];
+
+#[test]
+fn what_lives_in_another_ones_container_is_made_anew_with_it() {
+    if !is_here("what_lives_in_another_ones_container_is_made_anew_with_it") {
+        return;
+    }
+    let site = Site::new("house");
+    site.compose_file(HOUSE);
+    site.compose_up("1");
+    let all: Vec<&str> = TENANTS.iter().copied().chain(["landlord"]).collect();
+    let lives_in_it = || {
+        let id = |service: &str| containers(&site)[&format!("{}-{service}-1", site.name)].0.clone();
+        for (service, key) in [("net", "NetworkMode"), ("processes", "PidMode"), ("memory", "IpcMode")] {
+            let about = site.inspect(&format!("{}-{service}-1", site.name));
+            assert_eq!(about["HostConfig"][key], format!("container:{}", id("landlord")), "{service}");
+            assert_eq!(about["State"]["Running"], true, "{service}");
+        }
+    };
+    lives_in_it();
+    expect(&site, "2", &["up", "--yes"], 0);
+    all_on(&site, &all, "2");
+    lives_in_it();
+    compose_is_content(&site, "2");
+    let before = containers(&site);
+    expect(&site, "2", &["restart", "landlord", "--yes"], 0);
+    let after = containers(&site);
+    for service in &all {
+        let name = format!("{}-{service}-1", site.name);
+        assert_ne!(before[&name], after[&name], "{name} goes with its landlord");
+    }
+    let stranger = format!("{}-stranger-1", site.name);
+    assert_eq!(before[&stranger], after[&stranger]);
+    lives_in_it();
+    compose_is_content(&site, "2");
+    expect(&site, "2", &["up", "--yes"], 0);
+    assert_eq!(after, containers(&site), "nothing is left to do");
+}

@@ -1,5 +1,6 @@
 //! Verbs that plan and carry out: up, restart, down, drain, undrain.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Exit;
@@ -12,6 +13,7 @@ use super::output;
 use super::plan::{self, Asked, up_ask};
 use super::project::{Written, needed, tell_what_is_still_asked, written};
 use crate::engine::{FleetView, HoldReason, Request, RollState};
+use crate::model::{ComponentName, Definition, Manifest};
 use crate::planner::{Ask, render};
 use crate::proto::v1::{BeginRequest, OperateRequest};
 
@@ -21,15 +23,58 @@ const WAIT_PACE: Duration = Duration::from_millis(250);
 pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Problem> {
     let Written { manifest, version } = needed(global, args.what.to.as_deref(), true).await?;
     args.what.to = args.what.to.or(version);
+    let before = moving(&manifest);
     let asked =
         Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: true, supersede: args.supersede };
-    carry(global, asked, &args.how).await
+    let exit = carry(global, asked, &args.how).await?;
+    settle(global, exit, before, args.what.to, &args.how).await
+}
+
+/// Services whose digest by Compose has another container's id in it, or may have, with that digest.
+fn moving(manifest: &Manifest) -> BTreeMap<ComponentName, String> {
+    let compose = |definition: &Definition| definition.compose.clone().filter(|compose| !compose.follows.is_empty());
+    let digests = manifest.components.iter();
+    digests.filter_map(|(name, definition)| Some((name.clone(), compose(definition)?.config_hash))).collect()
+}
+
+/// An id is known only when its container is there. Where a container and one that lives in it were both made anew, the
+/// second has a digest that Compose would not give it, and Compose would make it once more: so that is done here, as
+/// a roll of its own. A crash before it changes nothing: the next `up` finds the same to do.
+async fn settle(
+    global: &Global,
+    exit: Exit,
+    before: BTreeMap<ComponentName, String>,
+    to: Option<String>,
+    how: &HowArgs,
+) -> Result<Exit, Problem> {
+    if exit != Exit::Done || before.is_empty() {
+        return Ok(exit);
+    }
+    let Some(Written { manifest, .. }) = written(global, to.as_deref(), false).await? else { return Ok(exit) };
+    let now = moving(&manifest).into_iter();
+    let only: Vec<ComponentName> =
+        now.filter(|(name, digest)| before.get(name).is_some_and(|was| was != digest)).map(|(name, _)| name).collect();
+    if only.is_empty() {
+        return Ok(exit);
+    }
+    if !global.json {
+        let names: Vec<&str> = only.iter().map(ComponentName::as_str).collect();
+        output::line(&format!(
+            "{}: made once more, because Compose's digest has the id of the container that it lives in, which is new",
+            names.join(", ")
+        ));
+    }
+    let ask = Some(Ask::Up { to, only, remove_orphans: false });
+    let how = HowArgs { yes: true, ..how.clone() };
+    carry(global, Asked { ask, manifest: Some(manifest), pull: false, supersede: false }, &how).await
 }
 
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Restart { components: args.components });
     let manifest = written(global, None, false).await?.map(|written| written.manifest);
-    carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
+    let before = manifest.as_ref().map(moving).unwrap_or_default();
+    let exit = carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await?;
+    settle(global, exit, before, None, &args.how).await
 }
 
 pub(super) async fn down(global: &Global, args: RollArgs) -> Result<Exit, Problem> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::ledger::ImageFacts;
 use super::obstacle::alone;
 use super::project::{Service, UpdateConfig};
-use super::recording::{CONFIG_HASH, Created, REPLACE};
+use super::recording::{CONFIG_HASH, Created};
 use super::{ComposeError, Project, Rehearsal, duration};
 use crate::manifest::{Borrowed, BorrowedComponent, assemble};
 use crate::model::{ComponentName, ComposeContainer, ComposeService, FleetName, Manifest, Role, Secret};
@@ -68,6 +68,11 @@ pub fn manifest(
             project: project.name.clone(),
             service: name.clone(),
             alone: alone(service, facts_of(project, rehearsal, name), share),
+            follows: follows(service)
+                .into_iter()
+                .filter(|on| project.services.contains_key(*on) && !ours.contains(on))
+                .filter_map(|on| ComponentName::new(on).ok())
+                .collect(),
             ..recorded(rehearsal, name)
         });
     }
@@ -263,35 +268,40 @@ fn recorded(rehearsal: Option<&Rehearsal>, name: &str) -> ComposeService {
     let Some(rehearsal) = rehearsal else { return ComposeService::default() };
     let (mut containers, mut on, mut mounts) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let digest = config_hash(rehearsal, name);
+    let mut asked_hash = None;
     for created in rehearsal.whole.of_service(name) {
-        containers.insert(created.number, container(rehearsal, created, &digest));
+        containers.insert(created.number, container(created, &digest));
+        asked_hash = Some(created.config_hash.clone()).filter(|asked| *asked != digest);
         on.extend(&created.on);
         mounts.extend(&created.mounts);
     }
     let networks = rehearsal.whole.networks.iter().filter(|network| on.contains(&network.name)).cloned().collect();
     let volumes = rehearsal.whole.volumes.iter().filter(|volume| mounts.contains(&volume.name)).cloned().collect();
-    ComposeService { config_hash: digest, containers, networks, volumes, ..ComposeService::default() }
+    ComposeService { config_hash: digest, containers, networks, volumes, asked_hash, ..ComposeService::default() }
 }
 
 /// One container. A service that lives in another one's container (its network, say) has that one's id in its digest
-/// and in its body. In the rehearsal from nothing that id is made up; where the other one stays, what Compose would do
-/// to what there is has the true one.
-fn container(rehearsal: &Rehearsal, created: &Created, digest: &str) -> ComposeContainer {
+/// and in its body. In the rehearsal from nothing that id is made up; the body names the other one instead, which the
+/// runtime finds, and the digest is that of things as they are.
+fn container(created: &Created, digest: &str) -> ComposeContainer {
     if created.config_hash == digest {
         return created.container.clone();
     }
-    let touched = rehearsal.now.touched();
-    let lives_in =
-        |other: &&Created| created.container.body.expose().contains(&format!("container:{}", other.container.name));
-    let stays = rehearsal.whole.created.iter().filter(lives_in).all(|other| !touched.contains(other.service.as_str()));
-    let now = rehearsal.now.of_service(&created.service).find(|now| now.number == created.number).filter(|_| stays);
-    let container = now.map_or(&created.container, |now| &now.container);
-    let mut body: Value = serde_json::from_str(container.body.expose()).unwrap_or_default();
+    let mut body: Value = serde_json::from_str(created.container.body.expose()).unwrap_or_default();
     if let Some(labels) = body.get_mut("Labels").and_then(Value::as_object_mut) {
         labels.insert(CONFIG_HASH.to_owned(), digest.into());
-        labels.remove(REPLACE);
     }
-    ComposeContainer { name: created.container.name.clone(), body: Secret::new(body.to_string()), ..container.clone() }
+    ComposeContainer { body: Secret::new(body.to_string()), ..created.container.clone() }
+}
+
+/// Services that a service is made anew with: whose container it lives in, and `depends_on.restart`.
+fn follows(service: &Service) -> BTreeSet<&str> {
+    let restarted = service.depends_on.iter().filter(|(_, on)| on.restart).map(|(on, _)| on.as_str());
+    let modes = [&service.network_mode, &service.pid, &service.ipc].into_iter().flatten();
+    let lives_in = modes.filter_map(|mode| mode.strip_prefix("service:"));
+    // `container:NAME` is none of the project.
+    let from = service.volumes_from.iter().filter(|from| !from.starts_with("container:"));
+    restarted.chain(lives_in).chain(from.filter_map(|from| from.split(':').next())).collect()
 }
 
 /// Compose's digest of a service as things are. That of a service which is on the network of another one's container,

@@ -85,6 +85,12 @@ pub struct Service {
     /// Whose network it has.
     #[serde(default)]
     pub network_mode: Option<String>,
+    /// Whose processes it sees.
+    #[serde(default)]
+    pub pid: Option<String>,
+    /// Whose shared memory it has.
+    #[serde(default)]
+    pub ipc: Option<String>,
     /// Volumes and folders of the host.
     #[serde(default)]
     pub volumes: Vec<Mount>,

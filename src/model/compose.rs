@@ -1,11 +1,11 @@
 //! What Docker Compose would make of a service, word for word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Digest, Secret};
+use super::{ComponentName, Digest, Secret};
 
 /// A service of a Compose project, with the containers that Compose itself would create for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,14 @@ pub struct ComposeService {
     /// Why two of a slot's containers cannot be there at once, where that is so: its slots are always stop-first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone: Option<String>,
+    /// Services that it is made anew with, whenever they are: those whose container it lives in (on its network, among
+    /// its processes, with its memory or volumes), and those it depends on with `restart: true`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub follows: BTreeSet<ComponentName>,
+    /// Compose's digest of the service as if nothing of the project were there. Only where that one differs from
+    /// `config_hash`, which then has another container's id in it and changes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_hash: Option<String>,
 }
 
 /// Containers of a service that Baton did not make, as they are: what a way back would make again.

@@ -30,10 +30,14 @@ pub fn manifest_digest(manifest: &Manifest, version: Option<&str>) -> Digest {
 }
 
 /// What was asked for: the containers that Compose would make name those that they replace, so they differ as soon as a
-/// roll has begun. Compose's own digest of the service stands for them.
+/// roll has begun. Compose's own digest of the service stands for them; where that one has another container's id in
+/// it, the one that does not know of any.
 fn asked(mut definition: Definition) -> Definition {
     if let Some(compose) = &mut definition.compose {
         compose.containers.clear();
+        if let Some(asked) = compose.asked_hash.take() {
+            compose.config_hash = asked;
+        }
     }
     definition
 }

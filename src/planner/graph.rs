@@ -103,14 +103,25 @@ impl<'a> Graph<'a> {
         })]
     }
 
-    /// Creates the new instance.
+    /// Creates the new instance, after those that it lives in.
     pub(super) fn prepare(&mut self, work: &Work, coming: &Coming) -> StepId {
+        let follows = self.pool.get(&coming.definition).and_then(|definition| definition.compose.as_ref());
+        let prepares = self.steps.iter().filter(|step| matches!(step.kind, StepKind::Prepare { .. }));
+        let after: Vec<StepId> = follows
+            .into_iter()
+            .flat_map(|compose| {
+                prepares
+                    .clone()
+                    .filter(|step| step.slot.as_ref().is_some_and(|slot| compose.follows.contains(&slot.component)))
+            })
+            .map(|step| step.id)
+            .collect();
         let kind = StepKind::Prepare {
             definition: coming.definition.clone(),
             spec: coming.spec.clone(),
             version: coming.version.clone(),
         };
-        self.act(kind, &coming.id, &work.agent, &[], "prepare")
+        self.act(kind, &coming.id, &work.agent, &after, "prepare")
     }
 
     /// One switch on each gateway slot; without gateways there is nothing to switch.

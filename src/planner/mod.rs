@@ -8,6 +8,7 @@ mod digest;
 mod down;
 mod draft;
 mod fill;
+mod follow;
 mod gateway;
 mod graph;
 mod limits;

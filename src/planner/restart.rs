@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::digest::{definition_digest, manifest_digest, no_manifest_digest, spec_digest};
 use super::draft::{Draft, refuse_unknown, refuse_unresolved, set_orders, want, wishes};
 use super::fill::fill_version;
+use super::follow;
 use super::gateway::{is_gateway, with_gateway};
 use super::scene::{Found, Pool, Scene};
 use super::work::{View, Want, Work, present, work_for};
@@ -30,11 +31,14 @@ pub(super) fn restart(scene: &Scene<'_>, asked: &[ComponentName]) -> Result<Draf
     let mut pool = Pool::default();
     let mut works = Vec::new();
     let mut refused = BTreeSet::new();
+    let last_of = |name: &ComponentName| from_manifest.get(name).or_else(|| scene.last_definition(name));
+    let known = present_components.iter().filter_map(|name| Some((name.clone(), last_of(name)?.clone()))).collect();
+    let chosen = follow::with_followers(asked, &known);
     for name in &present_components {
         let last = from_manifest.get(name).or_else(|| scene.last_definition(name));
         // Jobs and gateways are restarted only when somebody says so.
         let by_itself = !last.is_some_and(|definition| definition.is_job() || is_gateway(definition));
-        let replaced = if asked.is_empty() { by_itself } else { asked.contains(name) };
+        let replaced = if asked.is_empty() { by_itself } else { chosen.contains(name) };
         for slot in scene.slots_of(name) {
             let Some(found) = present(&scene.instances(&slot)) else { continue };
             if !replaced {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::draft::Draft;
+use super::follow;
 use super::gateway::is_gateway;
 use super::graph::{Door, Entered, Graph, Turn};
 use super::policy::{Mode, is_api};
@@ -87,9 +88,11 @@ impl<'a> Roll<'a> {
         self.find_doors();
         let draft = self.draft;
         let mut prepared = Vec::new();
-        for work in &draft.works {
-            if let Some(coming) = work.coming.as_ref().filter(|coming| coming.prepare) {
-                prepared.push(self.graph.prepare(work, coming));
+        for component in follow::leaders_first(&draft.components) {
+            for work in draft.works_of(component) {
+                if let Some(coming) = work.coming.as_ref().filter(|coming| coming.prepare) {
+                    prepared.push(self.graph.prepare(work, coming));
+                }
             }
         }
         let waiters = draft.works.iter().filter(|work| work.changes()).count();

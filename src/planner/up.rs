@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::digest::{definition_digest, manifest_digest};
 use super::draft::{Draft, refuse_unknown, refuse_unresolved, removal, set_orders, spares_gateway, want, wishes};
 use super::fill::{fill_version, resolve_version};
+use super::follow;
 use super::gateway::{is_gateway, with_gateway};
 use super::place::placement;
 use super::scene::{Pool, Scene};
@@ -55,8 +56,11 @@ pub(super) fn up(scene: &Scene<'_>, only: &[ComponentName], remove_orphans: bool
     };
     let digests: BTreeMap<ComponentName, Digest> =
         components.iter().map(|(name, definition)| (name.clone(), definition_digest(definition))).collect();
-    for (name, definition) in components.iter().filter(|(_, definition)| !definition.is_job()) {
-        up.component(definition, &digests[name])?;
+    let leaders_first = follow::leaders_first(&components).into_iter();
+    for (name, definition) in leaders_first.filter_map(|name| components.get_key_value(name)) {
+        if !definition.is_job() {
+            up.component(definition, &digests[name])?;
+        }
     }
     for (name, definition) in components.iter().filter(|(_, definition)| definition.is_job()) {
         let changed = up.dependents_changed(name);
@@ -77,7 +81,8 @@ pub(super) fn up(scene: &Scene<'_>, only: &[ComponentName], remove_orphans: bool
         layout.reasons.push(format!("{} comes too: traffic needs it and it does not run", names.join(", ")));
     }
     let mut definitions = BTreeMap::new();
-    for (name, definition) in components.iter().filter(|(name, _)| scope.holds(name)) {
+    let made = |name: &ComponentName| works.iter().any(|work| work.slot.component == *name && work.coming.is_some());
+    for (name, definition) in components.iter().filter(|(name, _)| scope.holds(name) || made(name)) {
         definitions.insert(name.clone(), pool.add(definition));
     }
     refuse_unresolved(scene, &works, &pool, &mut warnings)?;
@@ -162,7 +167,9 @@ impl Up<'_> {
     fn component(&mut self, definition: &Definition, digest: &Digest) -> Result<(), PlanError> {
         let name = &definition.component;
         let scene = self.scene;
-        if !self.scope.holds(name) {
+        // It would lose what it has of the other one's container.
+        let leader = follow::leader(definition, &self.works);
+        if !self.scope.holds(name) && leader.is_none() {
             self.leave_alone(definition);
             return Ok(());
         }
@@ -193,7 +200,12 @@ impl Up<'_> {
                     kept.seen.id
                 ));
             }
-            let work = work_for(scene, &mut self.pool, slot, &wanted, kept, &view);
+            let follows = leader.filter(|_| kept.is_some());
+            let kept = kept.filter(|_| leader.is_none());
+            let mut work = work_for(scene, &mut self.pool, slot, &wanted, kept, &view);
+            if let Some(leader) = follows {
+                work.why = format!("made anew with {leader}");
+            }
             if work.held {
                 self.warnings.push(format!(
                     "{slot} was drained by hand and stays so; the floor does not count it (`baton undrain {slot}`)"

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
 use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName};
+use crate::runtime::RuntimeError;
 
 impl Inner {
     /// What is there of a service and was made by somebody else. Not an error when it cannot be looked at: the
@@ -17,13 +18,17 @@ impl Inner {
         let slots = self.slots().await.ok()?;
         let mut containers = BTreeMap::new();
         let mut first: Option<(String, String)> = None;
+        let names = self.names(&slots).ok()?;
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
             let Some(seen) = self.look(&slot).await.ok()?.into_iter().rfind(|seen| seen.entry.definition.is_none())
             else {
                 continue;
             };
             let image = self.image_of(&seen.about).await?;
-            let container = container(&seen, &slot, &image);
+            let mut container = container(&seen, &slot, &image);
+            // It may live in a container that is made anew before it: the name stays, the id does not.
+            let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
+            container.body = Secret::new(body);
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));
             containers.insert(slot.index, container);
@@ -37,8 +42,20 @@ impl Inner {
             networks: asked.networks.clone(),
             volumes: asked.volumes.clone(),
             alone: asked.alone.clone(),
+            follows: asked.follows.clone(),
+            asked_hash: None,
         };
         Some(Box::new(ComposeFound { image, service }))
+    }
+
+    /// The final names of all containers of these slots, by id.
+    fn names(&self, slots: &[SlotName]) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let mut names = BTreeMap::new();
+        for slot in slots {
+            let entries = self.records.read(slot)?.instances.into_values();
+            names.extend(entries.filter_map(|entry| Some((entry.container?, entry.name))));
+        }
+        Ok(names)
     }
 
     /// The name of a container's image, where it still names it; else its id.

@@ -56,6 +56,7 @@ impl Inner {
             .map_err(|_| refused(FailureKind::Refused, format!("{instance}: the body of its container is no JSON")))?;
         if let Some(compose) = &blueprint.definition.compose {
             self.provide(instance, compose).await?;
+            self.live_in(&mut wanted)?;
         }
         if let Some(old) = old {
             if blueprint.definition.compose.is_some()
@@ -101,6 +102,37 @@ impl Inner {
             self.look(&instance.slot).await?;
         }
         Ok(())
+    }
+
+    /// A container that lives in another one's is made with that one's id, and the engine would take the name for the
+    /// one that has it now. Meant is the newest: it takes the name when its predecessor has gone.
+    fn live_in(&self, body: &mut Value) -> Result<(), RuntimeError> {
+        let host = &mut body["HostConfig"];
+        for mode in ["NetworkMode", "PidMode", "IpcMode"] {
+            let Some(name) = host[mode].as_str().and_then(|mode| mode.strip_prefix("container:")) else { continue };
+            if let Some(id) = self.newest(name)? {
+                host[mode] = Value::from(format!("container:{id}"));
+            }
+        }
+        for from in host["VolumesFrom"].as_array_mut().into_iter().flatten() {
+            let text = from.as_str().unwrap_or_default().to_owned();
+            let (name, how) = text.split_at(text.find(':').unwrap_or(text.len()));
+            if let Some(id) = self.newest(name)? {
+                *from = Value::from(format!("{id}{how}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of the newest container of the slot whose containers have a name in the end. `None`: no slot of ours.
+    fn newest(&self, name: &str) -> Result<Option<String>, RuntimeError> {
+        for slot in self.records.slots()? {
+            let entries = self.records.read(&slot)?.instances.into_values().rev();
+            if let Some(id) = entries.filter(|entry| entry.name == name).find_map(|entry| entry.container) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 
     /// Networks and volumes that a container needs and that are not there, as Compose would create them. One that is
