@@ -187,23 +187,7 @@ fn each_key_of_the_compose_file_gives_the_container_that_compose_would_have_made
     assert_same("from 1 to 2", &of_compose, &shown(&site, Some(&first)));
     assert_content(&site, "2");
     assert_documented(&rows);
-    // The way back is made from what the engine says of the first containers.
-    let second = shown(&site, None);
-    baton(&site, "2", &["rollback", "--yes"]);
-    assert_kept(&site);
-    assert_same("back to 1", &without_replaced(first), &without_replaced(shown(&site, Some(&second))));
-    assert_content(&site, "1");
     down(&site);
-}
-
-/// Compose's containers of the first version came in nobody's place.
-fn without_replaced(mut shown: Shown) -> Shown {
-    for container in shown.containers.values_mut() {
-        if let Some(labels) = container["Config"]["Labels"].as_object_mut() {
-            labels.remove("com.docker.compose.replace");
-        }
-    }
-    shown
 }
 
 /// The rows of the table: each key, looked up in what Compose makes of the file at either version.
@@ -239,9 +223,9 @@ fn assert_documented(rows: &[String]) {
          This page is written by `tests/compose_fidelity.rs` from what it tries; `UPDATE_GOLDEN=1` writes it anew.\n\n\
          A project that carries these {} keys is taken from version 1 to version 2 twice: by `docker compose up -d` and\n\
          by `baton up`. *The same*: all that `docker inspect` says of the container that Baton made is what it says of\n\
-         Compose's, Compose's own digests included, save what is listed below; `docker compose up -d` afterwards has\n\
-         nothing to do; and `baton rollback` gives back what the first containers were. *Kept* and *changed* say whether\n\
-         the key's own value is another one in version 2; the image is another one always.\n\n\
+         Compose's, Compose's own digests included, save what is listed below; and `docker compose up -d` afterwards has\n\
+         nothing to do. *Kept* and *changed* say whether the key's own value is another one in version 2; the image is\n\
+         another one always.\n\n\
          | key | service in `tests/compose_fidelity/project.yaml` | its value | result | remark |\n\
          |---|---|---|---|---|\n",
         rows.len()
