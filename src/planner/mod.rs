@@ -11,6 +11,7 @@ mod fill;
 mod gateway;
 mod graph;
 mod limits;
+mod moved;
 mod place;
 mod policy;
 mod render;

@@ -1,13 +1,13 @@
 //! Containers that Baton did not make, as bodies that would make them again: the way back of a project's first roll.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::ContainerInspectResponse;
 use serde_json::{Map, Value, json};
 
 use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
-use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName};
+use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports};
 
 impl Inner {
     /// What is there of a service and was made by somebody else. Not an error when it cannot be looked at: the
@@ -17,6 +17,7 @@ impl Inner {
         let slots = self.slots().await.ok()?;
         let mut containers = BTreeMap::new();
         let mut first: Option<(String, String)> = None;
+        let mut host_ports = BTreeSet::new();
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
             let Some(seen) = self.look(&slot).await.ok()?.into_iter().rfind(|seen| seen.entry.definition.is_none())
             else {
@@ -24,6 +25,11 @@ impl Inner {
             };
             let image = self.image_of(&seen.about).await?;
             let container = container(&seen, &slot, &image);
+            let host = seen.about.host_config.as_ref();
+            let bindings = host.and_then(|host| host.port_bindings.as_ref()).into_iter().flatten();
+            let published =
+                bindings.flat_map(|(_, bound)| bound.iter().flatten()).filter_map(|one| one.host_port.clone());
+            host_ports.extend(published.filter_map(|text| published_ports(&text)).flatten());
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));
             containers.insert(slot.index, container);
@@ -37,6 +43,8 @@ impl Inner {
             networks: asked.networks.clone(),
             volumes: asked.volumes.clone(),
             alone: asked.alone.clone(),
+            host_ports,
+            clients: asked.clients.clone(),
         };
         Some(Box::new(ComposeFound { image, service }))
     }
