@@ -147,10 +147,6 @@ impl Runtime for Settled {
         Ok(vec![])
     }
 
-    async fn control_socket(&self, _: &SlotName) -> Option<std::path::PathBuf> {
-        None
-    }
-
     async fn adopt_running(&self, _: &[InstanceId]) -> Result<(), RuntimeError> {
         Ok(())
     }

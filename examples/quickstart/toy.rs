@@ -10,6 +10,7 @@
 mod api;
 mod http;
 mod office;
+mod socket;
 mod worker;
 
 use std::fmt::Display;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::gateway::control;
+use crate::gateway::control::Control;
 use crate::journal::SpecStore;
 use crate::model::{
-    Call, Definition, Digest, DrainBegin, Endpoint, FailureKind, Health, InstanceId, Probe, SlotName, placeholder,
+    Call, ComponentName, Definition, Digest, DrainBegin, Endpoint, FailureKind, Health, InstanceId, Probe, SlotName,
+    TableTarget, placeholder,
 };
 use crate::node::AgentEvent;
 use crate::probe;
@@ -307,32 +308,31 @@ impl Hands {
     async fn switch(
         &self,
         slot: &SlotName,
-        component: crate::model::ComponentName,
-        targets: Vec<crate::model::TableTarget>,
+        component: ComponentName,
+        targets: Vec<TableTarget>,
         hold_max: Duration,
         close: bool,
     ) {
-        let mut wanted = true;
+        // The connection, once the table was said on it. A gateway that died has its table from disk, which may be the
+        // older one: on another connection it is said again.
+        let mut said: Option<Control> = None;
         loop {
-            let answer = match self.runtime.control_socket(slot).await {
-                None => Err(format!("{slot} is no gateway")),
-                Some(socket) => {
-                    let set = if wanted {
-                        control::set_table(&socket, component.as_str(), &targets, hold_max, close).await
-                    } else {
-                        Ok(())
-                    };
-                    match set {
-                        Ok(()) => {
-                            wanted = false;
-                            control::table(&socket, component.as_str()).await
-                        }
-                        Err(error) => Err(error),
+            let answer = async {
+                let control = match said.take() {
+                    Some(control) => control,
+                    None => {
+                        let control = self.gateway(slot).await?;
+                        let targets = self.routed(slot, &targets).await;
+                        let set = control.set_table(component.as_str(), &targets, hold_max, close).await;
+                        set.map_err(|error| crate::cause::chain(&error))?;
+                        control
                     }
-                    .map_err(|error| crate::cause::chain(&error))
-                }
+                };
+                let state = control.table(component.as_str()).await.map_err(|error| crate::cause::chain(&error))?;
+                said = Some(control);
+                Ok::<_, String>(state)
             };
-            let event = match answer {
+            let event = match answer.await {
                 Ok(state) => worker::Event::Gateway {
                     component: component.clone(),
                     in_use: state.in_use,
@@ -341,14 +341,31 @@ impl Hands {
                     text: state.text,
                 },
                 Err(text) => {
-                    // A gateway that died has its table from disk, which may be the older one: say it again.
-                    wanted = true;
                     worker::Event::Gateway { component: component.clone(), in_use: false, inflight: 0, closed: 0, text }
                 }
             };
             self.tell(slot, event).await;
             tokio::time::sleep(SWITCH_PACE).await;
         }
+    }
+
+    async fn gateway(&self, slot: &SlotName) -> Result<Control, String> {
+        let door = match self.runtime.gateway_door(slot).await {
+            None => return Err(format!("{slot} is no gateway")),
+            Some(door) => door.map_err(|error| error.message)?,
+        };
+        Control::over(slot.to_string(), door).await.map_err(|error| crate::cause::chain(&error))
+    }
+
+    /// The targets, by the ways that this gateway has to them.
+    async fn routed(&self, gateway: &SlotName, targets: &[TableTarget]) -> Vec<TableTarget> {
+        let mut routed = targets.to_vec();
+        for target in &mut routed {
+            if let Some(host) = self.runtime.gateway_route(gateway, &target.instance).await {
+                target.host = host;
+            }
+        }
+        routed
     }
 }
 

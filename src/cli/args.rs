@@ -144,6 +144,12 @@ pub(super) enum Verb {
     Agent(AgentArgs),
     /// Run the API's front door (its keeper does this)
     Gateway(GatewayArgs),
+    /// Connect standard input and output to a Unix socket
+    #[command(hide = true)]
+    Relay {
+        /// The socket
+        socket: PathBuf,
+    },
     /// Print a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -326,11 +332,14 @@ pub(super) enum AgentVerb {
 #[derive(Args, Debug)]
 pub(super) struct GatewayArgs {
     /// Its folder: table and control socket
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/baton/gateway")]
     pub(super) dir: PathBuf,
-    /// Listen here for a component, beside sockets that were passed. May be given again
-    #[arg(long, value_name = "COMPONENT=HOST:PORT")]
+    /// Listen here for a component (`api=:8080`), beside sockets that were passed. May be given again
+    #[arg(long, value_name = "COMPONENT=[HOST]:PORT")]
     pub(super) listen: Vec<String>,
+    /// Where a component's requests go before any roll has said it (`api=api:8080`). May be given again
+    #[arg(long, value_name = "COMPONENT=HOST:PORT")]
+    pub(super) backend: Vec<String>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -12,7 +12,8 @@ use super::exit::Problem;
 use super::{hands, output};
 use crate::agent::{self, AgentConfig, AgentError, Policy};
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
-use crate::gateway::{self, GatewayConfig};
+use crate::gateway::{self, Backend, GatewayConfig};
+use crate::model::ComponentName;
 use crate::runtime::process::{KeeperOptions, keeper_main};
 use crate::transport::{Address, Security};
 
@@ -111,13 +112,24 @@ pub(super) async fn agent(global: &Global, args: AgentArgs) -> Result<Exit, Prob
 pub(super) async fn gateway(args: GatewayArgs) -> Result<Exit, Problem> {
     let mut listeners = vec![];
     for listen in &args.listen {
-        let wrong = || Problem::new(Exit::Usage, format!("{listen:?} is not COMPONENT=HOST:PORT"));
+        let wrong = || Problem::new(Exit::Usage, format!("{listen:?} is not COMPONENT=HOST:PORT or COMPONENT=:PORT"));
         let (name, address) = listen.split_once('=').ok_or_else(wrong)?;
-        let listener = std::net::TcpListener::bind(address)
+        let address = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
+        let listener = std::net::TcpListener::bind(&address)
             .map_err(|error| Problem::new(Exit::Refused, format!("cannot listen on {address}: {error}")))?;
         listeners.push((name.to_owned(), listener));
     }
-    gateway::run(GatewayConfig { dir: args.dir, listeners })
+    let mut backends = vec![];
+    for backend in &args.backend {
+        let wrong = || Problem::new(Exit::Usage, format!("{backend:?} is not COMPONENT=HOST:PORT"));
+        let (name, address) = backend.split_once('=').ok_or_else(wrong)?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let component = name.parse::<ComponentName>().map_err(|_| wrong())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        backends.push(Backend { component, host, port });
+    }
+    gateway::run(GatewayConfig { dir: args.dir, listeners, backends })
         .await
         .map_err(|error| Problem::of(Exit::Failed, &error))?;
     Ok(Exit::Done)

@@ -17,6 +17,7 @@ mod operate;
 mod output;
 mod plan;
 mod project;
+mod relay;
 mod status;
 mod words;
 
@@ -43,6 +44,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let exit = match cli.verb {
         // Single-threaded and small: it stays for as long as its slot does.
         Verb::Keeper { dir } => return daemon::keeper(&dir),
+        Verb::Relay { socket } => return relay::run(&socket),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut std::io::stdout());
             Exit::Done
@@ -87,7 +89,7 @@ async fn dispatch(global: args::Global, verb: Verb) -> Exit {
         Verb::Coordinator(args) => daemon::coordinator(&global, args).await,
         Verb::Agent(args) => daemon::agent(&global, args).await,
         Verb::Gateway(args) => daemon::gateway(args).await,
-        Verb::Keeper { .. } | Verb::Completions { .. } => Ok(Exit::Done),
+        Verb::Keeper { .. } | Verb::Relay { .. } | Verb::Completions { .. } => Ok(Exit::Done),
     };
     result.unwrap_or_else(|problem| {
         output::problem(&global, &problem);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::front::{self, Doors};
 use super::ledger::ImageFacts;
 use super::obstacle::alone;
 use super::project::{Service, UpdateConfig};
@@ -15,6 +16,8 @@ use crate::model::{ComponentName, ComposeContainer, ComposeService, FleetName, M
 
 /// Compose's own, where a service says nothing.
 const GRACE: Duration = Duration::from_secs(10);
+/// Baton's own, for requests in flight when a service is taken out of traffic and says nothing of it.
+const IN_FLIGHT: Duration = Duration::from_secs(30);
 /// SwarmKit's, where `update_config` says nothing.
 const MONITOR: Duration = Duration::from_secs(5);
 /// Baton's, from the start to ready.
@@ -31,8 +34,11 @@ pub fn manifest(
     file: Option<(String, String)>,
 ) -> Result<Manifest, ComposeError> {
     refuse(project)?;
+    let doors = Doors::of(project);
+    doors.check(project)?;
+    let is_ours = |service: &Service| front::runs_baton(service) && !front::is_gateway(service);
     let ours: BTreeSet<&str> =
-        project.services.iter().filter(|(_, service)| runs_baton(service)).map(|(name, _)| name.as_str()).collect();
+        project.services.iter().filter(|(_, service)| is_ours(service)).map(|(name, _)| name.as_str()).collect();
     let rolled: Vec<(&String, &Service)> =
         project.services.iter().filter(|(name, _)| !ours.contains(name.as_str())).collect();
     let jobs = project.jobs();
@@ -44,11 +50,14 @@ pub fn manifest(
         let mut own = service.own();
         own.remove("share");
         let mut given = given(name, service, &jobs, facts, &own);
+        doors.give(name, service, &own, &mut given);
         let depends_on: Map<String, Value> = service
             .depends_on
             .iter()
             // One that is not required may belong to a profile that is not asked for.
             .filter(|(on, _)| project.services.contains_key(*on) && !ours.contains(on.as_str()))
+            // A gateway comes before everything and is never rolled with its fleet.
+            .filter(|(on, _)| !front::is_gateway(service) && !doors.contains(on))
             .map(|(on, dependency)| (on.clone(), json!({ "condition": dependency.condition })))
             .collect();
         given.insert("image".to_owned(), image_of(project, rehearsal, name).into());
@@ -73,10 +82,24 @@ pub fn manifest(
                 .filter(|on| project.services.contains_key(*on) && !ours.contains(on))
                 .filter_map(|on| ComponentName::new(on).ok())
                 .collect(),
+            host_ports: service.host_ports(),
+            clients: clients(project, name),
             ..recorded(rehearsal, name)
         });
     }
     Ok(manifest)
+}
+
+/// Other services, gateways apart, that share a network with it and show its name: they hang on it, or name it as a host.
+fn clients(project: &Project, name: &str) -> BTreeSet<String> {
+    let Some(service) = project.services.get(name) else { return BTreeSet::new() };
+    let asks = |(other, of): &(&String, &Service)| {
+        other.as_str() != name
+            && !front::runs_baton(of)
+            && !front::networks(of).is_disjoint(&front::networks(service))
+            && (of.depends_on.contains_key(name) || of.shows_host(name))
+    };
+    project.services.iter().filter(asks).map(|(other, _)| other.clone()).collect()
 }
 
 /// What no manifest could say.
@@ -123,16 +146,6 @@ fn is_variable(name: &str) -> bool {
 
 fn top(project: &Project) -> Map<String, Value> {
     project.baton.as_ref().and_then(Value::as_object).cloned().unwrap_or_default()
-}
-
-/// Coordinator, agents and gateway are never rolled with what they roll.
-fn runs_baton(service: &Service) -> bool {
-    let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    let image = service.image.as_deref().map(|image| {
-        let image = last(image.split('@').next().unwrap_or(image));
-        image.split(':').next().unwrap_or_default().to_owned()
-    });
-    image.as_deref() == Some("baton") || service.program().map(last).as_deref() == Some("baton")
 }
 
 /// The image reference as Compose gives it to the engine.
@@ -184,10 +197,15 @@ fn given(
     if !ready.is_empty() {
         given.insert("ready".to_owned(), Value::Object(ready));
     }
-    let grace = duration::written(service.stop_grace_period.unwrap_or(GRACE).max(Duration::from_millis(1)));
-    let mut drain = json!({ "grace": grace });
+    let grace = service.stop_grace_period.unwrap_or(GRACE).max(Duration::from_millis(1));
+    let mut drain = json!({ "grace": duration::written(grace) });
     if !own.contains_key("drain") {
-        drain["stop_timeout"] = grace.into();
+        // What Compose calls its grace is the time from the signal on. Before it, requests in flight get theirs.
+        let in_flight = if own.contains_key("traffic") { IN_FLIGHT } else { Duration::ZERO };
+        drain = json!({
+            "grace": duration::written(grace.saturating_add(in_flight)),
+            "stop_timeout": duration::written(grace),
+        });
     }
     if let Some(signal) = service.stop_signal.as_ref().or(image.and_then(|image| image.stop_signal.as_ref())) {
         drain["stop_signal"] = signal_name(signal).into();

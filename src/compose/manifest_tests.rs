@@ -53,6 +53,13 @@ fn a_plain_file_is_a_manifest() {
 }
 
 #[test]
+fn requests_in_flight_have_their_time_before_composes_grace_begins() {
+    let traffic = "x-baton: { traffic: { gateway: { port: 80 } } }";
+    let api = component(&format!("  api: {{ image: x, stop_grace_period: 5s, {traffic} }}\n"), "api", None).drain;
+    assert_eq!((api.grace, api.stop_timeout), (Duration::from_secs(35), Some(Duration::from_secs(5))));
+}
+
+#[test]
 fn the_grace_is_composes_and_an_own_drain_wins() {
     let text = |own: &str| format!("  a: {{ image: x, stop_grace_period: 1m0s, stop_signal: SIGUSR1{own} }}\n");
     let plain = component(&text(""), "a", None).drain;

@@ -12,6 +12,7 @@ mod archive;
 pub mod command;
 mod duration;
 mod error;
+mod front;
 pub mod ledger;
 pub mod manifest;
 mod obstacle;

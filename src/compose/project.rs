@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Compose, ComposeError, Selection, duration};
+use crate::model::{Secret, published_ports};
 
 /// In the order in which Compose looks for them.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
@@ -56,6 +57,8 @@ pub struct Service {
     entrypoint: Option<Vec<String>>,
     #[serde(default)]
     command: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "secrets")]
+    environment: Vec<Secret>,
     /// What must be there before it.
     #[serde(default)]
     pub depends_on: BTreeMap<String, Dependency>,
@@ -212,6 +215,12 @@ fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error
     }
 }
 
+/// The values of a mapping.
+fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D::Error> {
+    let values = BTreeMap::<String, Value>::deserialize(from)?.into_values();
+    Ok(values.filter_map(|value| value.as_str().map(Secret::new)).collect())
+}
+
 impl Project {
     /// Asks Compose what the project is. Contacts no engine.
     ///
@@ -271,10 +280,41 @@ impl Service {
         words.into_iter().find_map(|words| words.as_ref()?.first()).map(String::as_str)
     }
 
+    /// Its command line, as far as the file says it.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.entrypoint.iter().chain(&self.command).flatten().map(String::as_str)
+    }
+
+    /// The ports of the host that it publishes by number.
+    pub fn host_ports(&self) -> BTreeSet<u16> {
+        let published = self.ports.iter().filter_map(|port| match port.published.as_ref()? {
+            Value::String(text) => published_ports(text),
+            Value::Number(number) => published_ports(&number.to_string()),
+            _ => None,
+        });
+        published.flatten().collect()
+    }
+
+    /// Whether its environment or its command names that host: `//NAME:80/`, `@NAME/`, or `NAME:80` alone.
+    pub fn shows_host(&self, name: &str) -> bool {
+        let values = self.environment.iter().map(Secret::expose);
+        values.chain(self.words()).any(|text| names_host(text, name))
+    }
+
     /// What `x-baton` says of it.
     pub fn own(&self) -> Map<String, Value> {
         self.baton.as_ref().and_then(Value::as_object).cloned().unwrap_or_default()
     }
+}
+
+fn names_host(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + name.len()..]);
+        let begins = before.is_empty() || before.ends_with("//") || before.ends_with(['@', ',', '=', ' ']);
+        let port = after.strip_prefix(':').is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()));
+        let path = (before.ends_with("//") || before.ends_with('@')) && (after.is_empty() || after.starts_with('/'));
+        begins && (port || path)
+    })
 }
 
 impl Healthcheck {

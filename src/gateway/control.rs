@@ -1,10 +1,11 @@
 //! The control socket, from both ends: the gateway's service, and the calls that the agent beside it makes.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Endpoint, Server, Uri};
@@ -42,41 +43,41 @@ pub struct TableState {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Nobody answers at its socket.
-    #[error("failed to reach the gateway at {socket}: is it running?")]
+    #[error("failed to reach the gateway at {gateway}: is it running?")]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// The gateway.
+        gateway: String,
         /// What the system said.
         #[source]
-        source: tonic::transport::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No answer in time.
-    #[error("the gateway at {socket} did not answer within {} s", CONTROL_MAX.as_secs())]
+    #[error("the gateway at {gateway} did not answer within {} s", CONTROL_MAX.as_secs())]
     TimedOut {
-        /// The socket.
-        socket: PathBuf,
+        /// The gateway.
+        gateway: String,
     },
     /// It said no, and will say so again.
-    #[error("the gateway at {socket} refused: {text}")]
+    #[error("the gateway at {gateway} refused: {text}")]
     Refused {
-        /// The socket.
-        socket: PathBuf,
+        /// The gateway.
+        gateway: String,
         /// Why.
         text: String,
     },
     /// It tried and could not, or went away over it. Asking again is harmless.
-    #[error("the gateway at {socket} failed: {text}")]
+    #[error("the gateway at {gateway} failed: {text}")]
     Failed {
-        /// The socket.
-        socket: PathBuf,
+        /// The gateway.
+        gateway: String,
         /// What went wrong.
         text: String,
     },
     /// Its answer makes no sense to this version.
-    #[error("the gateway at {socket} gave an answer that this version does not understand: {text}")]
+    #[error("the gateway at {gateway} gave an answer that this version does not understand: {text}")]
     Answer {
-        /// The socket.
-        socket: PathBuf,
+        /// The gateway.
+        gateway: String,
         /// What is wrong with it.
         text: String,
     },
@@ -89,13 +90,112 @@ impl ControlError {
     }
 }
 
-/// Asks the gateway at `socket` to bring the table of `listener` in line: `targets` that admit take new requests, the
-/// others only finish what they have. While none admits, requests are held for up to `hold_max` from their arrival.
-/// Returns when the gateway has it on its disk; [`table`] tells when it is in use. `close`: upgraded connections on
-/// targets that do not admit are closed properly. The same call twice is harmless.
+type Client = GatewayControlClient<tonic::transport::Channel>;
+
+/// A connection to a gateway's control socket.
+pub struct Control {
+    gateway: String,
+    client: Client,
+}
+
+impl Control {
+    /// Connects to the socket at a path.
+    ///
+    /// # Errors
+    /// When nobody answers there within 5 s.
+    pub async fn at(socket: &Path) -> Result<Self, ControlError> {
+        let gateway = socket.display().to_string();
+        let unreachable = |source: std::io::Error| ControlError::Unreachable { gateway, source: source.into() };
+        let stream = unix::connect(socket).await.map_err(unreachable)?;
+        Self::over(socket.display().to_string(), stream).await
+    }
+
+    /// Takes a stream that leads to the socket of the gateway which people know by this name.
+    ///
+    /// # Errors
+    /// When nobody answers there within 5 s.
+    pub async fn over(
+        gateway: String,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self, ControlError> {
+        // There is this one stream: whoever finds it broken opens another.
+        let once = Arc::new(Mutex::new(Some(stream)));
+        let connector = tower::service_fn(move |_: Uri| {
+            let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+        });
+        // The name is never looked up: the connector knows where to go.
+        let endpoint = Endpoint::from_static("http://gateway");
+        match tokio::time::timeout(CONTROL_MAX, endpoint.connect_with_connector(connector)).await {
+            Ok(Ok(channel)) => {
+                let client = GatewayControlClient::new(channel).max_decoding_message_size(CONTROL_BYTES_MAX);
+                Ok(Self { gateway, client })
+            }
+            Ok(Err(source)) => Err(ControlError::Unreachable { gateway, source: source.into() }),
+            Err(_) => Err(ControlError::TimedOut { gateway }),
+        }
+    }
+
+    /// Asks the gateway to bring the table of `listener` in line: `targets` that admit take new requests, the others
+    /// only finish what they have. While none admits, requests are held for up to `hold_max` from their arrival.
+    /// Returns when the gateway has it on its disk; [`Self::table`] tells when it is in use. `close`: upgraded
+    /// connections on targets that do not admit are closed properly. The same call twice is harmless.
+    ///
+    /// # Errors
+    /// When the gateway does not answer within 5 s, refuses the table, or cannot write it.
+    pub async fn set_table(
+        &self,
+        listener: &str,
+        targets: &[TableTarget],
+        hold_max: Duration,
+        close: bool,
+    ) -> Result<(), ControlError> {
+        let request = v1::SetTableRequest {
+            listener: listener.to_owned(),
+            targets: targets.iter().map(to_wire).collect(),
+            hold_max_ms: u64::try_from(hold_max.as_millis()).unwrap_or(u64::MAX),
+            close_upgraded: close,
+        };
+        self.call(async |mut client| client.set_table(request).await).await.map(|_| ())
+    }
+
+    /// Asks the gateway how `listener` is.
+    ///
+    /// # Errors
+    /// When the gateway does not answer within 5 s, has no such listener, or its answer is not understood.
+    pub async fn table(&self, listener: &str) -> Result<TableState, ControlError> {
+        let request = v1::TableRequest { listener: listener.to_owned() };
+        let reply = self.call(async |mut client| client.table(request).await).await?;
+        let targets = reply
+            .targets
+            .into_iter()
+            .map(from_wire)
+            .collect::<Result<_, _>>()
+            .map_err(|text| ControlError::Answer { gateway: self.gateway.clone(), text })?;
+        Ok(TableState {
+            in_use: reply.in_use,
+            draining_inflight: reply.draining_inflight,
+            held: reply.held,
+            closed_upgraded: reply.closed_upgraded,
+            text: reply.text,
+            targets,
+        })
+    }
+
+    async fn call<T>(&self, ask: impl AsyncFnOnce(Client) -> Result<Response<T>, Status>) -> Result<T, ControlError> {
+        let gateway = || self.gateway.clone();
+        match tokio::time::timeout(CONTROL_MAX, ask(self.client.clone())).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(refused(gateway(), &status)),
+            Err(_) => Err(ControlError::TimedOut { gateway: gateway() }),
+        }
+    }
+}
+
+/// [`Control::set_table`] of the gateway at `socket`, over a connection of its own.
 ///
 /// # Errors
-/// When the gateway cannot be reached within 5 s, refuses the table, or cannot write it.
+/// As there.
 pub async fn set_table(
     socket: &Path,
     listener: &str,
@@ -103,70 +203,24 @@ pub async fn set_table(
     hold_max: Duration,
     close: bool,
 ) -> Result<(), ControlError> {
-    let request = v1::SetTableRequest {
-        listener: listener.to_owned(),
-        targets: targets.iter().map(to_wire).collect(),
-        hold_max_ms: u64::try_from(hold_max.as_millis()).unwrap_or(u64::MAX),
-        close_upgraded: close,
-    };
-    call(socket, async |mut client| client.set_table(request).await).await.map(|_| ())
+    Control::at(socket).await?.set_table(listener, targets, hold_max, close).await
 }
 
-/// Asks the gateway at `socket` how `listener` is.
+/// [`Control::table`] of the gateway at `socket`, over a connection of its own.
 ///
 /// # Errors
-/// When the gateway cannot be reached within 5 s, has no such listener, or its answer is not understood.
+/// As there.
 pub async fn table(socket: &Path, listener: &str) -> Result<TableState, ControlError> {
-    let request = v1::TableRequest { listener: listener.to_owned() };
-    let reply = call(socket, async |mut client| client.table(request).await).await?;
-    let targets = reply
-        .targets
-        .into_iter()
-        .map(from_wire)
-        .collect::<Result<_, _>>()
-        .map_err(|text| ControlError::Answer { socket: socket.to_owned(), text })?;
-    Ok(TableState {
-        in_use: reply.in_use,
-        draining_inflight: reply.draining_inflight,
-        held: reply.held,
-        closed_upgraded: reply.closed_upgraded,
-        text: reply.text,
-        targets,
-    })
+    Control::at(socket).await?.table(listener).await
 }
 
-type Client = GatewayControlClient<tonic::transport::Channel>;
-
-async fn call<T>(
-    socket: &Path,
-    ask: impl AsyncFnOnce(Client) -> Result<Response<T>, Status>,
-) -> Result<T, ControlError> {
-    let asking = async {
-        let path = socket.to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { unix::connect(&path).await.map(TokioIo::new) }
-        });
-        // The name is never looked up: the connector knows where to go.
-        let channel = Endpoint::from_static("http://gateway")
-            .connect_with_connector(connector)
-            .await
-            .map_err(|source| ControlError::Unreachable { socket: socket.to_owned(), source })?;
-        let client = GatewayControlClient::new(channel).max_decoding_message_size(CONTROL_BYTES_MAX);
-        ask(client).await.map(Response::into_inner).map_err(|status| refused(socket, &status))
-    };
-    tokio::time::timeout(CONTROL_MAX, asking)
-        .await
-        .unwrap_or_else(|_| Err(ControlError::TimedOut { socket: socket.to_owned() }))
-}
-
-fn refused(socket: &Path, status: &Status) -> ControlError {
-    let (socket, text) = (socket.to_owned(), status.message().to_owned());
+fn refused(gateway: String, status: &Status) -> ControlError {
+    let text = status.message().to_owned();
     match status.code() {
         Code::InvalidArgument | Code::NotFound | Code::Unimplemented | Code::OutOfRange => {
-            ControlError::Refused { socket, text }
+            ControlError::Refused { gateway, text }
         }
-        _ => ControlError::Failed { socket, text },
+        _ => ControlError::Failed { gateway, text },
     }
 }
 

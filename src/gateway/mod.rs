@@ -38,6 +38,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use self::store::StoreError;
+use crate::model::ComponentName;
 use crate::sys::listen_fds::{self, ListenFdsError};
 use crew::Crew;
 use limits::{CONNECTIONS_MAX, SHUTDOWN_MAX, SWEEP_EVERY, TARGET_IDLE_MAX};
@@ -53,6 +54,20 @@ pub struct GatewayConfig {
     pub dir: PathBuf,
     /// Listening sockets by name, beside those that the environment passes (`LISTEN_FDS`).
     pub listeners: Vec<(String, std::net::TcpListener)>,
+    /// Where requests go before the first table, at most one for each listener.
+    pub backends: Vec<Backend>,
+}
+
+/// Where the requests for a component go until a first table says it: what a gateway that Compose has just started for
+/// the first time works with. It is in no file and gives way to the first table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The listener's name.
+    pub component: ComponentName,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// Why a gateway cannot run.
@@ -127,7 +142,7 @@ pub enum GatewayError {
 /// When it cannot begin: the state directory is unusable or taken, the last table is damaged, or there is nothing to
 /// listen on.
 pub async fn run(config: GatewayConfig) -> Result<(), GatewayError> {
-    let GatewayConfig { dir, listeners } = config;
+    let GatewayConfig { dir, listeners, backends } = config;
     let _lock = claim(&dir)?;
     let store = Store::open(&dir).map_err(GatewayError::Store)?;
     let sockets = sockets(listeners)?;
@@ -136,7 +151,7 @@ pub async fn run(config: GatewayConfig) -> Result<(), GatewayError> {
     let path = dir.join("control.sock");
     let control = unix::listen(&path).map_err(|source| GatewayError::Control { path, source })?;
 
-    let switch = Switch::new(sockets.iter().map(|(name, _)| name.clone()), store).await;
+    let switch = Switch::new(sockets.iter().map(|(name, _)| name.clone()), store, &backends).await;
     let shutdown = Shutdown::new();
     let shared = Shared { connections: Arc::new(Semaphore::new(connections_max())), held: Arc::default() };
     let crew = Arc::new(Crew::start().map_err(GatewayError::Threads)?);

@@ -8,15 +8,21 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinSet;
 
+use super::Backend;
 use super::limits::{PROBE_EVERY, TARGETS_MAX};
 use super::listener::Listener;
 use super::pool;
 use super::store::{SavedListener, SavedTable, Store, StoreError};
 use super::target::Target;
+use crate::model::{Admission, InstanceId, SlotName, TableTarget};
 
 /// How often a table that is proven but cannot be written is tried again: a full disk is freed by people, not in
 /// milliseconds.
 const WRITE_AGAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a request waits for a back end that nobody has put into a table: what the first answers of a project that
+/// is just starting may take.
+const FIRST_HOLD: Duration = Duration::from_secs(30);
 
 /// Targets named in the text of a waiting table; the rest is counted.
 const NAMED_MAX: usize = 3;
@@ -52,10 +58,23 @@ pub(super) struct Switch {
 
 impl Switch {
     /// Every listener with the table it had, in use at once; tables that were still waiting wait again.
-    pub(super) async fn new(names: impl IntoIterator<Item = String>, store: Store) -> Arc<Self> {
+    pub(super) async fn new(names: impl IntoIterator<Item = String>, store: Store, backends: &[Backend]) -> Arc<Self> {
+        let first = |name: &str| {
+            let backend = backends.iter().find(|backend| backend.component.as_str() == name)?;
+            // An instance has a number from 1 on: this one is nobody's, and no table ever names it.
+            let instance = InstanceId::new(SlotName::new(backend.component.clone(), 1), 0);
+            let (host, port) = (backend.host.clone(), backend.port);
+            let target = TableTarget { instance, host, port, admission: Admission::Admitting };
+            Some(SavedTable { targets: vec![target], hold_max: FIRST_HOLD })
+        };
         let listeners: BTreeMap<String, Arc<Listener>> = names
             .into_iter()
-            .map(|name| (name.clone(), Listener::new(name.clone(), store.listener(&name).in_use)))
+            .map(|name| {
+                let saved = store.listener(&name);
+                let none = saved.in_use.targets.is_empty() && saved.asked.is_none();
+                let in_use = if none { first(&name).unwrap_or(saved.in_use) } else { saved.in_use };
+                (name.clone(), Listener::new(name, in_use))
+            })
             .collect();
         let asked: Vec<(Arc<Listener>, SavedTable)> = listeners
             .values()

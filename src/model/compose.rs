@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -35,6 +36,12 @@ pub struct ComposeService {
     /// `config_hash`, which then has another container's id in it and changes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_hash: Option<String>,
+    /// Ports of the host that its containers publish.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub host_ports: BTreeSet<u16>,
+    /// Services that ask it by its name inside the project's networks, past any gateway, as far as the file shows.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub clients: BTreeSet<String>,
 }
 
 /// Containers of a service that Baton did not make, as they are: what a way back would make again.
@@ -105,6 +112,13 @@ impl fmt::Debug for ComposeArchive {
 pub fn compose_spec(config_hash: &str, image_id: &str) -> Digest {
     let half = |text: &str| -> String { text.trim_start_matches("sha256:").chars().take(32).collect() };
     Digest(format!("{}{}", half(config_hash), half(image_id)))
+}
+
+/// The ports that a published port names: `8080`, or a range `8080-8082`. None where the engine chooses.
+pub fn published_ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first != 0 && first <= last).then_some(first..=last)
 }
 
 /// Serde for one secret, value included. For the spec store and the session only.

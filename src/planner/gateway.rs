@@ -37,13 +37,14 @@ pub(super) fn with_gateway(
     let mut declared = false;
     for definition in all.values_mut().filter(|definition| is_gateway(definition)) {
         declared = true;
-        if definition.command.is_empty() {
+        // In a container it opens its own.
+        if definition.command.is_empty() && definition.runtime == RuntimeKind::Process {
             for port in &listeners {
                 if !definition.ports.iter().any(|known| known.name == port.name) {
                     definition.ports.push(port.clone());
                 }
             }
-            if definition.runtime == RuntimeKind::Process && definition.ready.probe.is_none() {
+            if definition.ready.probe.is_none() {
                 definition.ready.probe = Some(Probe::Notify);
             }
         }

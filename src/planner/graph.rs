@@ -346,7 +346,8 @@ impl<'a> Graph<'a> {
         let admit: Vec<InstanceId> = coming.admit.then(|| coming.id.clone()).into_iter().collect();
         let switches = match pool.get(&coming.definition).filter(|_| !admit.is_empty() || !release.is_empty()) {
             Some(definition) => {
-                let soaked = if definition.has_traffic() { self.soak(work, coming, &begun, stage) } else { None };
+                let through = definition.has_traffic() && !self.doors.is_empty();
+                let soaked = if through { self.soak(work, coming, &begun, stage) } else { None };
                 let turn = Turn { definition, admit, release, while_ready: Some(coming.id.clone()) };
                 self.switch(&turn, soaked.as_ref().map_or(begun.as_slice(), std::slice::from_ref), stage)
             }

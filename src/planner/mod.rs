@@ -12,6 +12,7 @@ mod follow;
 mod gateway;
 mod graph;
 mod limits;
+mod moved;
 mod place;
 mod policy;
 mod render;

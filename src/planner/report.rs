@@ -7,6 +7,7 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::draft::Draft;
+use super::moved::moved;
 use super::policy::{Mode, START_DEADLINE, STOP_MARGIN, SWITCH_MARGIN, is_api, ready_wait};
 use super::scene::Scene;
 use super::work::Work;
@@ -20,6 +21,7 @@ pub(super) fn report(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Report {
     let noop = plan.is_noop();
     let mut warnings = draft.warnings.clone();
     weak_readiness(draft, &mut warnings);
+    past_the_gateway(draft, &mut warnings);
     Report {
         headline: headline(draft, plan, scene),
         reasons: if noop { Vec::new() } else { draft.layout.reasons.clone() },
@@ -309,6 +311,24 @@ fn shown(url: &str) -> String {
     }
 }
 
+/// Docker's names lead to every container of a service from its start on, ready or not, and past any gateway.
+fn past_the_gateway(draft: &Draft, warnings: &mut Vec<String>) {
+    for (name, definition) in &draft.components {
+        let clients = definition.compose.as_ref().map(|service| &service.clients).filter(|clients| !clients.is_empty());
+        let both = draft.works_of(name).any(|work| work.changes() && work.enters() && work.order == Order::StartFirst);
+        let Some(clients) = clients.filter(|_| both) else { continue };
+        let clients = clients.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let instead = match definition.has_traffic() {
+            true => "let them ask the gateway by its name, or set `update: { order: stop-first }`",
+            false => "`update: { order: stop-first }` keeps the new one out until the old one has gone",
+        };
+        warnings.push(format!(
+            "{name}: inside the project's networks its name leads to old and new from the start of the new one on, \
+             ready or not; so ask {clients}: {instead}"
+        ));
+    }
+}
+
 fn weak_readiness(draft: &Draft, warnings: &mut Vec<String>) {
     let changing: BTreeSet<&ComponentName> = draft
         .works
@@ -389,6 +409,21 @@ fn outages(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Vec<String> {
             _ => format!("{name}: nobody while its only slot is replaced stop-first, at most {}", time(one)),
         };
         lines.push(line);
+    }
+    for moved in moved(draft, scene) {
+        let from: Vec<&str> = moved.from.iter().map(ComponentName::as_str).collect();
+        let ports: Vec<String> = moved.ports.iter().map(u16::to_string).collect();
+        let Some(gateway) = draft.definition(&moved.work.slot.component) else { continue };
+        let stops = moved.from.iter().filter_map(|name| draft.definition(name)).map(longest_stop).max();
+        lines.push(format!(
+            "port {} of the host goes from {} to {}, this once: nobody answers there from the stop of the old until {} \
+             has started, at most {}",
+            ports.join(", "),
+            from.join(", "),
+            gateway.component,
+            moved.work.slot,
+            time(stops.unwrap_or_default() + longest_start(gateway))
+        ));
     }
     lines
 }

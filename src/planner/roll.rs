@@ -7,13 +7,14 @@ use super::draft::Draft;
 use super::follow;
 use super::gateway::is_gateway;
 use super::graph::{Door, Entered, Graph, Turn};
+use super::moved::{Moved, moved};
 use super::policy::{Mode, is_api};
 use super::scene::Scene;
 use super::stages::{dependencies, is_staged};
 use super::work::Work;
 use crate::model::{
-    Admission, ApiAt, ComponentName, Definition, Health, InstanceId, InstanceState, Order, PlanKind, Step, StepId,
-    Strategy,
+    Admission, ApiAt, ComponentName, Definition, Health, InstanceId, InstanceState, Order, PlanKind, SlotName, Step,
+    StepId, Strategy,
 };
 
 /// The label of what happens while everything in the stop stages is down.
@@ -73,7 +74,8 @@ impl<'a> Roll<'a> {
             .into_iter()
             .map(|(slot, agent, ..)| (slot.clone(), Door { slot, agent, after: Vec::new() }))
             .collect();
-        for work in self.changing(is_gateway) {
+        let late = self.late();
+        for work in self.changing(is_gateway).into_iter().filter(|work| !late.contains(&work.slot)) {
             if work.coming.as_ref().is_some_and(|coming| coming.start) {
                 let door = Door { slot: work.slot.clone(), agent: work.agent.clone(), after: Vec::new() };
                 doors.insert(work.slot.clone(), door);
@@ -110,7 +112,37 @@ impl<'a> Roll<'a> {
                 }
             }
         }
+        self.open_late(&base);
         self.orphans(&base);
+    }
+
+    /// Gateways that start on a port of the host that instances have which go in this plan.
+    fn late(&self) -> BTreeSet<SlotName> {
+        moved(self.draft, self.scene).into_iter().map(|moved| moved.work.slot.clone()).collect()
+    }
+
+    /// These come when the port is free, and get the table of what serves by then.
+    fn open_late(&mut self, base: &[StepId]) {
+        let draft = self.draft;
+        for Moved { work, .. } in moved(draft, self.scene) {
+            let after = if self.ends.is_empty() { base.to_vec() } else { both(&self.ends, &[]) };
+            let definitions: Vec<&Definition> = draft.components.values().filter(|d| d.has_traffic()).collect();
+            let turns: Vec<Turn<'_>> = definitions
+                .into_iter()
+                .map(|definition| {
+                    let works = draft.works_of(&definition.component);
+                    let entering = works.filter_map(|work| work.coming.as_ref()).filter(|coming| coming.admit);
+                    let mut admit: BTreeSet<InstanceId> = entering.map(|coming| coming.id.clone()).collect();
+                    let kept = self.serving(&definition.component).into_iter();
+                    admit.extend(kept.filter(|id| !draft.works.iter().any(|w| w.changes() && w.slot == id.slot)));
+                    Turn { definition, admit: admit.into_iter().collect(), release: Vec::new(), while_ready: None }
+                })
+                .filter(|turn| !turn.admit.is_empty())
+                .collect();
+            let entered = self.graph.open_door(work, &turns, &after, GATEWAY);
+            self.graph.finish(work, &entered.proven, Duration::ZERO, GATEWAY);
+            self.ends.extend(entered.proven);
+        }
     }
 
     /// Gateways come first, one after the other, and get the table of what serves now. What goes for good goes last.
@@ -119,7 +151,9 @@ impl<'a> Roll<'a> {
         let mut gate = prepared;
         let mut proven: BTreeMap<_, Vec<StepId>> = BTreeMap::new();
         for name in draft.components.iter().filter(|(_, d)| is_gateway(d)).map(|(name, _)| name) {
-            for work in draft.lane(name).into_iter().filter(|work| work.coming.is_some()) {
+            let late = self.late();
+            let here = |work: &&Work| work.coming.is_some() && !late.contains(&work.slot);
+            for work in draft.lane(name).into_iter().filter(here) {
                 let definitions: Vec<&Definition> = draft.components.values().filter(|d| d.has_traffic()).collect();
                 let turns: Vec<Turn<'_>> = definitions
                     .into_iter()

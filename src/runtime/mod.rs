@@ -13,6 +13,7 @@ pub mod several;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::model::{
@@ -63,6 +64,14 @@ pub struct ExecOutput {
     /// The last part of its output (at most 4 KiB), not redacted.
     pub tail: String,
 }
+
+/// A stream of bytes, both ways.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A way to a socket that only what runs beside it can open. Dropped, it is closed.
+pub type Door = Box<dyn Stream>;
 
 /// An agent's hands.
 #[async_trait::async_trait]
@@ -120,8 +129,16 @@ pub trait Runtime: Send + Sync {
     /// The last lines of its output, oldest first, with the values of its environment replaced by `***`.
     async fn logs(&self, instance: &InstanceId, lines: u32) -> Result<Vec<String>, RuntimeError>;
 
-    /// The path of a gateway's control socket, for slots that are gateways.
-    async fn control_socket(&self, slot: &SlotName) -> Option<std::path::PathBuf>;
+    /// Opens a way to a gateway's control socket. `None`: the slot is no gateway.
+    async fn gateway_door(&self, _slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
+        None
+    }
+
+    /// The host by which a gateway reaches an instance, where that is another than the instance's endpoint says: on a
+    /// network of containers a name outlives an address.
+    async fn gateway_route(&self, _gateway: &SlotName, _to: &InstanceId) -> Option<String> {
+        None
+    }
 
     /// An agent has started: brings up whatever watches over these instances (what its ledger has as started and
     /// neither

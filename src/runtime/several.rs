@@ -1,13 +1,12 @@
 //! Several runtimes as one: an agent that has containers and processes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Blueprint, ExecOutput, Hint, Runtime, RuntimeError};
+use super::{Blueprint, Door, ExecOutput, Hint, Runtime, RuntimeError};
 use crate::model::{
     Definition, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
 };
@@ -194,10 +193,19 @@ impl Runtime for Several {
         self.owner(instance).await?.logs(instance, lines).await
     }
 
-    async fn control_socket(&self, slot: &SlotName) -> Option<PathBuf> {
+    async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
         for runtime in &self.runtimes {
-            if let Some(socket) = runtime.control_socket(slot).await {
-                return Some(socket);
+            if let Some(door) = runtime.gateway_door(slot).await {
+                return Some(door);
+            }
+        }
+        None
+    }
+
+    async fn gateway_route(&self, gateway: &SlotName, to: &InstanceId) -> Option<String> {
+        for runtime in &self.runtimes {
+            if let Some(host) = runtime.gateway_route(gateway, to).await {
+                return Some(host);
             }
         }
         None

@@ -44,7 +44,12 @@ impl Worker {
                 }
             }
             Record::HeldDrained { held } => self.facts.held = *held,
-            Record::TableSet { component, targets } => {
+            Record::TableSet { component, targets, of } => {
+                if of.is_some() && self.facts.table_of != *of {
+                    // Another instance in its place knows nothing of what the former one was told.
+                    self.facts.table.clear();
+                    self.facts.table_of = of.clone();
+                }
                 self.facts.table.insert(component.clone(), targets.clone());
             }
             Record::Ended { command, step, result, endpoint } => {

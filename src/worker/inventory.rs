@@ -18,8 +18,22 @@ impl Worker {
             highest: highest.max(looked),
             instances,
             held_drained: self.facts.held,
-            table: self.facts.table.clone(),
+            table: if self.has_table(seen) { self.facts.table.clone() } else { Default::default() },
         }
+    }
+
+    /// Whether what the ledger has of a gateway's tables is still so: not when somebody has put another instance in the
+    /// place of the one that was told.
+    fn has_table(&self, seen: &[InstanceObservation]) -> bool {
+        let Some(of) = &self.facts.table_of else { return true };
+        let mut running = seen.iter().filter(|seen| seen.may_run());
+        !running.any(|seen| seen.id.slot == of.slot && seen.id.number > of.number)
+    }
+
+    /// The instance with the highest number of those that run, as far as was seen.
+    pub(super) fn newest_that_runs(&self) -> Option<InstanceId> {
+        let running = self.notes.seen.values().filter(|seen| seen.may_run());
+        running.map(|seen| &seen.id).max_by_key(|id| id.number).cloned()
     }
 
     fn merged(&self, seen: &InstanceObservation) -> InstanceObservation {

@@ -55,6 +55,9 @@ pub enum Record {
         component: ComponentName,
         /// The whole list.
         targets: Vec<TableTarget>,
+        /// The instance that was asked, where one was seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<InstanceId>,
     },
     /// A step ended.
     Ended {

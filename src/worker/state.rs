@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub held: bool,
     /// A gateway's tables.
     pub table: BTreeMap<ComponentName, Vec<TableTarget>>,
+    /// Of which of its instances they are; `None`: it was not known.
+    pub table_of: Option<InstanceId>,
     /// The highest instance number ever named in a list.
     pub highest: u64,
 }

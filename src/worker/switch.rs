@@ -14,8 +14,11 @@ impl Scene<'_> {
     pub(super) fn switch(&self, component: &ComponentName, targets: &[TableTarget], drain: Duration) -> Vec<Record> {
         if self.work.phase == Phase::Precheck {
             let mut records = Vec::new();
-            if self.worker.facts.table.get(component).map(Vec::as_slice) != Some(targets) {
-                records.push(Record::TableSet { component: component.clone(), targets: targets.to_vec() });
+            let of = self.worker.newest_that_runs();
+            let facts = &self.worker.facts;
+            let same = facts.table.get(component).map(Vec::as_slice) == Some(targets);
+            if !same || (of.is_some() && facts.table_of != of) {
+                records.push(Record::TableSet { component: component.clone(), targets: targets.to_vec(), of });
             }
             records.extend(self.act(ActKind::Switch));
             return records;

@@ -72,7 +72,7 @@ async fn a_second_gateway_and_one_without_a_socket_are_refused() {
     let gateway = Gateway::start().await;
     assert!(matches!(baton::gateway::run(gateway.config()).await, Err(GatewayError::InUse { .. })));
     let dir = tempfile::tempdir().expect("a folder");
-    let config = || GatewayConfig { dir: dir.path().to_owned(), listeners: Vec::new() };
+    let config = || GatewayConfig { dir: dir.path().to_owned(), listeners: Vec::new(), backends: Vec::new() };
     assert!(matches!(baton::gateway::run(config()).await, Err(GatewayError::NoListener)));
     let mut twice = config();
     twice.listeners = gateway.config().listeners.into_iter().chain(gateway.config().listeners).collect();
@@ -86,7 +86,9 @@ const CHILD_DIR: &str = "BATON_TEST_GATEWAY_DIR";
 fn gateway_process() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(baton::gateway::run(GatewayConfig { dir: dir.into(), listeners: Vec::new() })).expect("ran");
+    runtime
+        .block_on(baton::gateway::run(GatewayConfig { dir: dir.into(), listeners: Vec::new(), backends: Vec::new() }))
+        .expect("ran");
 }
 
 /// Starts a gateway as a keeper does: its socket as descriptor 3, named, and a socket to say that it is ready.

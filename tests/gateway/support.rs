@@ -45,7 +45,7 @@ impl Gateway {
 
     pub fn config(&self) -> GatewayConfig {
         let socket = self.socket.try_clone().expect("another handle");
-        GatewayConfig { dir: self.dir.path().to_owned(), listeners: vec![("api".to_owned(), socket)] }
+        GatewayConfig { dir: self.dir.path().to_owned(), listeners: vec![("api".to_owned(), socket)], backends: vec![] }
     }
 
     pub async fn begin(&mut self) {

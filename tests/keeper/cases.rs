@@ -563,9 +563,9 @@ fn gateway() {
         let folder = house.slot_folder("gateway-1").join("gateway");
         let line = format!("gateway in {}", folder.display());
         wait_for("its word", async || house.runtime.logs(&instance, 9).await.unwrap() == [line.clone()]).await;
-        assert_eq!(house.runtime.control_socket(&instance.slot).await, Some(folder.join("control.sock")));
+        assert_eq!(house.runtime.gateway_socket(&instance.slot), Some(folder.join("control.sock")));
         house.make(&id("worker-1.1"), &shell("true")).await;
-        assert_eq!(house.runtime.control_socket(&id("worker-1.1").slot).await, None);
+        assert_eq!(house.runtime.gateway_socket(&id("worker-1.1").slot), None);
         house
     });
 }

@@ -38,12 +38,63 @@ pub fn is_here(test: &str) -> bool {
 
 const BUSYBOX: &str = "/bin/busybox";
 
+/// An image with this Baton, the quickstart's toys and a busybox, once for each run of a test program: of another run
+/// it has the same name, and only its own tags keep it.
+fn toolbox(quickstart: &Path) -> &'static str {
+    static BUILT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let into = |from: &Path, name: &str| {
+            let to = folder.path().join(name);
+            // Without what only a debugger reads it is a third of the size.
+            let stripped = Command::new("strip").arg("-o").args([&to, &from.to_owned()]).status();
+            if !stripped.is_ok_and(|status| status.success()) {
+                std::fs::copy(from, &to).expect("a copy");
+            }
+        };
+        into(Path::new(env!("CARGO_BIN_EXE_baton")), "baton");
+        into(quickstart, "quickstart");
+        std::fs::copy(BUSYBOX, folder.path().join("busybox")).expect("a busybox");
+        let linked = Command::new("ldd").arg(env!("CARGO_BIN_EXE_baton")).output().expect("ldd");
+        let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+        let mut file = "FROM scratch\nCOPY busybox baton quickstart /bin/\n".to_owned();
+        for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
+            let name = library.rsplit('/').next().expect("a name");
+            std::fs::copy(library, folder.path().join(name)).expect("a library");
+            file.push_str(&format!("COPY {name} {library}\n"));
+        }
+        std::fs::write(folder.path().join("Dockerfile"), file).expect("a Dockerfile");
+        let built = Command::new("docker").args(["build", "-q"]).arg(folder.path()).output().expect("docker");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        String::from_utf8_lossy(&built.stdout).trim().to_owned()
+    })
+}
+
 impl Site {
+    /// A new project, whose images `NAME:1`, `NAME:2` have this Baton (`/bin/baton`), the toys of the quickstart
+    /// (`/bin/quickstart toy`) and a busybox.
+    ///
+    /// # Panics
+    /// When the images cannot be built.
+    pub fn with_baton(what: &str, quickstart: &Path) -> Self {
+        let base = toolbox(quickstart);
+        Self::built(what, &format!("FROM {base}\nARG V\nARG OF\nENV V=$V OF=$OF\n"))
+    }
+
     /// A new project, whose images `NAME:1`, `NAME:2` are there.
     ///
     /// # Panics
     /// When the images cannot be built.
     pub fn new(what: &str) -> Self {
+        // Images of its own, not only names: of two that are alike the engine makes one.
+        Self::built(
+            what,
+            "FROM scratch\nCOPY busybox /bin/busybox\nARG V\nARG OF\nENV V=$V OF=$OF\nCMD [\"/bin/busybox\", \"sh\", \"-c\", \
+             \"trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done\"]\n",
+        )
+    }
+
+    fn built(what: &str, file: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::Builder::new().prefix("bt-").tempdir().expect("a temporary folder");
         let name = format!("bt{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -51,9 +102,6 @@ impl Site {
         let context = site.path("image");
         std::fs::create_dir(&context).expect("a folder");
         std::fs::copy(BUSYBOX, context.join("busybox")).expect("a busybox");
-        // Images of its own, not only names: of two that are alike the engine makes one.
-        let file = "FROM scratch\nCOPY busybox /bin/busybox\nARG V\nARG OF\nENV V=$V OF=$OF\nCMD [\"/bin/busybox\", \"sh\", \"-c\", \
-                    \"trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done\"]\n";
         std::fs::write(context.join("Dockerfile"), file).expect("a Dockerfile");
         for version in ["1", "2"] {
             let (v, of) = (format!("V={version}"), format!("OF={}", site.name));

@@ -93,8 +93,17 @@ impl Load {
     /// # Panics
     /// When the generator cannot be started.
     pub fn start(front: Front) -> Self {
+        Self::at(front, 50)
+    }
+
+    /// Begins, so many requests a second.
+    ///
+    /// # Panics
+    /// When the generator cannot be started.
+    pub fn at(front: Front, a_second: u32) -> Self {
         let mut command = Command::new(quickstart());
-        command.args(["load", "--to", &format!("127.0.0.1:{}", front.port), "--requests-per-second", "50"]);
+        command.args(["load", "--to", &format!("127.0.0.1:{}", front.port)]);
+        command.args(["--requests-per-second", &a_second.to_string()]);
         command.args(["--one-job-in", "0", "--one-slow-in", "25"]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the load generator");
         Self { child }

@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use super::{Life, Stage, ToyKind, api};
+use super::{Life, Stage, ToyKind, api, socket};
 
 /// How long a connection without a request in flight is kept open when the server is ending. Its client may be sending
 /// one at this very moment; it is answered, with word that it was the last one.
@@ -53,8 +53,9 @@ async fn serve_connection(stream: tokio::net::TcpStream, life: &'static Life) {
     // Answers are small and complete: waiting for more to send would only add to their latency.
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| answer(request, life));
-    let mut connection =
-        pin!(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades()
+    );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = life.ending(), if life.options.kind == ToyKind::Api => {
@@ -73,7 +74,10 @@ async fn serve_connection(stream: tokio::net::TcpStream, life: &'static Life) {
     }
 }
 
-async fn answer(request: Request<Incoming>, life: &'static Life) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(mut request: Request<Incoming>, life: &'static Life) -> Result<Response<Full<Bytes>>, Infallible> {
+    if life.options.kind == ToyKind::Api && request.uri().path() == "/socket" && life.stage() != Stage::Booting {
+        return Ok(socket::open(&mut request, life));
+    }
     let (status, text) = route(&request, life).await;
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;

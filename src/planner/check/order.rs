@@ -104,6 +104,12 @@ impl<'a> Lint<'a> {
                 StepKind::Drain { begin: DrainStart::Nothing, .. } => {
                     let Some(instance) = &step.instance else { continue };
                     for door in &doors {
+                        let runs = self.seen.keys().any(|seen| seen.slot == *door && self.may_run(seen));
+                        let starts = |other: &&&Step| matches!(other.kind, StepKind::Start { .. });
+                        if !runs && self.on(door).iter().find(starts).is_some_and(|start| self.is_before(id, start.id))
+                        {
+                            continue;
+                        }
                         let gone = self.on(door).iter().any(|other| {
                             self.is_before(other.id, id)
                                 && matches!(&other.kind, StepKind::Switch { release, .. } if release.contains(instance))

@@ -1,13 +1,13 @@
 //! Containers that Baton did not make, as bodies that would make them again: the way back of a project's first roll.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::ContainerInspectResponse;
 use serde_json::{Map, Value, json};
 
 use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
-use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName};
+use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports};
 use crate::runtime::RuntimeError;
 
 impl Inner {
@@ -19,6 +19,7 @@ impl Inner {
         let mut containers = BTreeMap::new();
         let mut first: Option<(String, String)> = None;
         let names = self.names(&slots).ok()?;
+        let mut host_ports = BTreeSet::new();
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
             let Some(seen) = self.look(&slot).await.ok()?.into_iter().rfind(|seen| seen.entry.definition.is_none())
             else {
@@ -29,6 +30,11 @@ impl Inner {
             // It may live in a container that is made anew before it: the name stays, the id does not.
             let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
             container.body = Secret::new(body);
+            let host = seen.about.host_config.as_ref();
+            let bindings = host.and_then(|host| host.port_bindings.as_ref()).into_iter().flatten();
+            let published =
+                bindings.flat_map(|(_, bound)| bound.iter().flatten()).filter_map(|one| one.host_port.clone());
+            host_ports.extend(published.filter_map(|text| published_ports(&text)).flatten());
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));
             containers.insert(slot.index, container);
@@ -44,6 +50,8 @@ impl Inner {
             alone: asked.alone.clone(),
             follows: asked.follows.clone(),
             asked_hash: None,
+            host_ports,
+            clients: asked.clients.clone(),
         };
         Some(Box::new(ComposeFound { image, service }))
     }

@@ -28,7 +28,7 @@ const HANDLER_EVERY: Duration = Duration::from_millis(20);
 /// For how long an update of a container that comes and goes is tried.
 const UPDATE_AGAIN: Duration = Duration::from_secs(5);
 
-fn state(about: &ContainerInspectResponse) -> InstanceState {
+pub(super) fn state(about: &ContainerInspectResponse) -> InstanceState {
     about.state.as_ref().map_or(InstanceState::Unknown, state_of)
 }
 

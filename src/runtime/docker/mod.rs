@@ -10,6 +10,7 @@
 
 mod beside;
 mod body;
+mod door;
 mod engine;
 mod found;
 mod host;

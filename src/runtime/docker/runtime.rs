@@ -17,7 +17,7 @@ use super::record::Records;
 use crate::model::{
     Definition, Endpoint, ExitStatus, FleetName, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
 };
-use crate::runtime::{Blueprint, ExecOutput, Hint, Runtime, RuntimeError};
+use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Runtime, RuntimeError};
 
 /// How many hints may wait to be read. Beyond it they are dropped: they are hints.
 const HINTS_MAX: usize = 1024;
@@ -206,8 +206,12 @@ impl Runtime for DockerRuntime {
         self.inner.logs(instance, lines).await
     }
 
-    async fn control_socket(&self, _slot: &SlotName) -> Option<PathBuf> {
-        None
+    async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
+        self.inner.gateway_door(slot).await
+    }
+
+    async fn gateway_route(&self, gateway: &SlotName, to: &InstanceId) -> Option<String> {
+        self.inner.gateway_route(gateway, to).await
     }
 
     async fn adopt_running(&self, should_run: &[InstanceId]) -> Result<(), RuntimeError> {

@@ -164,10 +164,6 @@ impl Runtime for FakeRuntime {
         Ok(Vec::new())
     }
 
-    async fn control_socket(&self, _slot: &SlotName) -> Option<std::path::PathBuf> {
-        None
-    }
-
     fn hints(&self) -> mpsc::Receiver<Hint> {
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         receiver.take().unwrap_or_else(|| mpsc::channel(1).1)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -20,7 +21,8 @@ use crate::model::{
     Definition, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceObservation, InstanceState, Resolution, Role,
     RuntimeKind, Secret, SlotName,
 };
-use crate::runtime::{Blueprint, ExecOutput, Hint, Runtime, RuntimeError};
+use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Runtime, RuntimeError};
+use crate::sys::unix_socket::ShortPath;
 
 /// How long a keeper may take for an ordinary request: a few synced files.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -125,6 +127,14 @@ impl ProcessRuntime {
             Answer::Done => Ok(()),
             _ => Err(odd(&instance.slot)),
         }
+    }
+
+    /// The path of a gateway's control socket; `None` for slots that are no gateways.
+    pub fn gateway_socket(&self, slot: &SlotName) -> Option<PathBuf> {
+        let folder = self.inner.folder(slot);
+        let newest = folder.numbers().ok()?.into_iter().next_back()?;
+        let private = files::read_json::<Private>(&folder.definition(newest)).ok()??;
+        (private.definition.role == Some(Role::Gateway)).then(|| folder.gateway().join("control.sock"))
     }
 
     fn state(&self, instance: &InstanceId) -> Result<State, RuntimeError> {
@@ -438,11 +448,16 @@ impl Runtime for ProcessRuntime {
         })
     }
 
-    async fn control_socket(&self, slot: &SlotName) -> Option<PathBuf> {
-        let folder = self.inner.folder(slot);
-        let newest = folder.numbers().ok()?.into_iter().next_back()?;
-        let private = files::read_json::<Private>(&folder.definition(newest)).ok()??;
-        (private.definition.role == Some(Role::Gateway)).then(|| folder.gateway().join("control.sock"))
+    async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
+        let socket = self.gateway_socket(slot)?;
+        let opened = match ShortPath::new(&socket) {
+            Ok(short) => UnixStream::connect(short.as_path()).await,
+            Err(error) => Err(error),
+        };
+        Some(opened.map(|stream| Box::new(stream) as Door).map_err(|error| {
+            let message = format!("cannot reach {slot} at {}: {error}; is it running?", socket.display());
+            retryable(FailureKind::Refused, message)
+        }))
     }
 
     fn hints(&self) -> mpsc::Receiver<Hint> {
