@@ -150,6 +150,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         let filter = format!("label=com.docker.compose.project={}", self.name);
+        let former = format!("baton/{}/*", self.name);
         let listed = |args: &[&str]| -> Vec<String> {
             let output = self.run("docker", args);
             String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
@@ -159,6 +160,7 @@ impl Drop for Site {
             (vec!["network", "ls", "-q", "--filter", &filter], vec!["network", "rm"]),
             (vec!["volume", "ls", "-q", "--filter", &filter], vec!["volume", "rm", "-f"]),
             (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", &self.name], vec!["rmi", "-f"]),
+            (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", &former], vec!["rmi", "-f"]),
         ] {
             let found = listed(&list);
             if !found.is_empty() {

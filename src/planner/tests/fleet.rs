@@ -47,6 +47,8 @@ pub(crate) fn component(text: &str, replicas: u32) -> Definition {
         singleton: text == "scheduler",
         depends_on: BTreeMap::new(),
         update: Update::default(),
+        rollback: None,
+        retain: RETAIN,
         ready: Ready { probe: Some(Probe::Http("http://{address}:{port}/health".to_owned())), ..Ready::default() },
         traffic: Traffic::None,
         min_available: None,
@@ -68,6 +70,7 @@ pub(crate) fn manifest(components: Vec<Definition>) -> Manifest {
         stages: None,
         api_at: ApiAt::Last,
         components: components.into_iter().map(|definition| (definition.component.clone(), definition)).collect(),
+        notes: Vec::new(),
     }
 }
 

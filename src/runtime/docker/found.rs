@@ -36,6 +36,7 @@ impl Inner {
             containers,
             networks: asked.networks.clone(),
             volumes: asked.volumes.clone(),
+            copied: asked.copied.clone(),
             alone: asked.alone.clone(),
         };
         Some(Box::new(ComposeFound { image, service }))

@@ -10,6 +10,7 @@
 
 mod beside;
 mod body;
+mod copied;
 mod engine;
 mod found;
 mod host;
@@ -18,6 +19,7 @@ mod life;
 mod look;
 mod prepare;
 mod record;
+mod retain;
 mod runtime;
 mod volumes;
 
