@@ -130,7 +130,7 @@ struct Back<'a> {
 impl Back<'_> {
     fn leave_alone(&mut self, name: &ComponentName) {
         if let Some(definition) = self.scene.last_definition(name) {
-            self.components.insert(name.clone(), definition.clone());
+            self.govern(definition);
         }
         for slot in self.scene.slots_of(name) {
             if let Some(found) = present(&self.scene.instances(&slot)) {
