@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::Exit;
 use super::args::{Global, HowArgs, RestartArgs, RollArgs, SlotArgs, UpArgs};
+use super::commit;
 use super::confirm::confirm;
 use super::connect::{self, Connection};
 use super::exit::{Problem, went_away};
 use super::follow::{self, Follow};
 use super::output;
 use super::plan::{self, Asked, up_ask};
-use super::project::{Written, needed, tell_what_is_still_asked, written};
+use super::project::{Purpose, Written, needed, tell_what_is_still_asked, written};
 use crate::engine::{FleetView, HoldReason, Request, RollState};
 use crate::model::{ComponentName, Definition, Manifest};
 use crate::planner::{Ask, render};
@@ -21,12 +22,22 @@ use crate::proto::v1::{BeginRequest, OperateRequest};
 const WAIT_PACE: Duration = Duration::from_millis(250);
 
 pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Problem> {
-    let Written { manifest, version } = needed(global, args.what.to.as_deref(), true).await?;
+    let Written { manifest, version, commit } = needed(global, args.what.to.as_deref(), Purpose::Pull).await?;
     args.what.to = args.what.to.or(version);
     let before = moving(&manifest);
-    let asked =
-        Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: true, supersede: args.supersede };
+    // Some components alone do not bring the project to a version.
+    let (commit, kept) = if args.what.only.is_empty() { (commit, None) } else { (None, commit) };
+    let asked = Asked {
+        ask: Some(up_ask(&args.what)),
+        manifest: Some(manifest),
+        pull: true,
+        supersede: args.supersede,
+        commit,
+    };
     let exit = carry(global, asked, &args.how).await?;
+    if let (Exit::Done, Some(kept)) = (exit, kept) {
+        kept.tell_what_is_missing(global, &args.what.only);
+    }
     settle(global, exit, before, args.what.to, &args.how).await
 }
 
@@ -50,7 +61,7 @@ async fn settle(
     if exit != Exit::Done || before.is_empty() {
         return Ok(exit);
     }
-    let Some(Written { manifest, .. }) = written(global, to.as_deref(), false).await? else { return Ok(exit) };
+    let Some(Written { manifest, .. }) = written(global, to.as_deref(), Purpose::Act).await? else { return Ok(exit) };
     let now = moving(&manifest).into_iter();
     let only: Vec<ComponentName> =
         now.filter(|(name, digest)| before.get(name).is_some_and(|was| was != digest)).map(|(name, _)| name).collect();
@@ -66,37 +77,41 @@ async fn settle(
     }
     let ask = Some(Ask::Up { to, only, remove_orphans: false });
     let how = HowArgs { yes: true, ..how.clone() };
-    carry(global, Asked { ask, manifest: Some(manifest), pull: false, supersede: false }, &how).await
+    carry(global, Asked { ask, manifest: Some(manifest), pull: false, supersede: false, commit: None }, &how).await
 }
 
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Restart { components: args.components });
-    let manifest = written(global, None, false).await?.map(|written| written.manifest);
+    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
     let before = manifest.as_ref().map(moving).unwrap_or_default();
-    let exit = carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await?;
+    let exit = carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, &args.how).await?;
     settle(global, exit, before, None, &args.how).await
 }
 
 pub(super) async fn down(global: &Global, args: RollArgs) -> Result<Exit, Problem> {
-    let manifest = written(global, None, false).await?.map(|written| written.manifest);
-    carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false }, &args.how).await
+    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
+    carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false, commit: None }, &args.how).await
 }
 
 pub(super) async fn drain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Drain { slot: args.slot });
-    let manifest = written(global, None, false).await?.map(|written| written.manifest);
-    carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
+    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
+    carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, &args.how).await
 }
 
 pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Undrain { slot: args.slot });
-    let manifest = written(global, None, false).await?.map(|written| written.manifest);
-    carry(global, Asked { ask, manifest, pull: true, supersede: false }, &args.how).await
+    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
+    carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, &args.how).await
 }
 
 /// Finds the coordinator, carries the ask out, and lets go.
 pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Result<Exit, Problem> {
     let fleet = connect::fleet(global, asked.manifest.as_ref())?;
+    if asked.ask.is_some() {
+        // This roll would hide that the one before it has succeeded. A way back never writes.
+        commit::settle(global, &fleet, true).await?;
+    }
     let mut connection = connect::any(global, &fleet, asked.manifest.as_ref()).await?;
     let result = carry_on(global, &mut connection, &asked, how).await;
     connection.close().await;
@@ -108,6 +123,9 @@ pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Resul
     };
     if taken_back {
         tell_what_is_still_asked(global).await;
+    }
+    if let (Ok(Exit::Done), Some(commit)) = (&result, &asked.commit) {
+        commit.carry_out(global, &fleet).await?;
     }
     result
 }
@@ -136,6 +154,9 @@ async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, h
         }
     };
     if let Some(roll) = shown.unfinished {
+        if let Some(commit) = &asked.commit {
+            commit.owe(global, &connection.fleet, &shown.digest);
+        }
         if !global.json {
             output::line(&format!("going on with the unfinished roll of plan {}", short(&shown.digest)));
         }
@@ -156,6 +177,9 @@ async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, h
     if !confirm("Carry this out?", how.yes)? {
         output::line("nothing was touched");
         return Ok(Exit::Stopped);
+    }
+    if let Some(commit) = &asked.commit {
+        commit.owe(global, &connection.fleet, &shown.digest);
     }
     let request = BeginRequest { plan: Some(asked.request(connection)?), expected_digest: shown.digest };
     let reply = connection.client.begin(request).await.map_err(|status| {

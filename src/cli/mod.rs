@@ -3,6 +3,7 @@
 mod args;
 mod carry;
 mod check;
+mod commit;
 mod confirm;
 mod connect;
 mod daemon;

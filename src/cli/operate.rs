@@ -3,6 +3,7 @@
 use super::Exit;
 use super::args::{AskArgs, Global, GoOnArgs, RollArgs, SettleArgs, StepArgs};
 use super::carry::{carry, go_on, operate};
+use super::commit;
 use super::connect::{self, Connection, manifest};
 use super::exit::Problem;
 use super::follow::{Follow, follow};
@@ -44,8 +45,9 @@ async fn ask_and_follow(global: &Global, request: Request, args: GoOnArgs) -> Re
         follow(global, &mut connection, Follow { roll, timeout: args.timeout, wanted }).await
     }
     .await;
+    let fleet = connection.fleet.clone();
     connection.close().await;
-    result
+    commit::settle_after(global, &fleet, result).await
 }
 
 async fn unfinished(connection: &mut Connection) -> Result<String, Problem> {
@@ -63,8 +65,9 @@ pub(super) async fn resume(global: &Global, args: GoOnArgs) -> Result<Exit, Prob
         follow(global, &mut connection, Follow { roll, timeout: args.timeout, wanted: None }).await
     }
     .await;
+    let fleet = connection.fleet.clone();
     connection.close().await;
-    result
+    commit::settle_after(global, &fleet, result).await
 }
 
 pub(super) async fn abort(global: &Global, args: GoOnArgs) -> Result<Exit, Problem> {
@@ -107,7 +110,7 @@ pub(super) async fn rollback(global: &Global, args: RollArgs) -> Result<Exit, Pr
         }
         Err(_) => {
             connection.close().await;
-            let asked = Asked { ask: None, manifest: None, pull: true, supersede: false };
+            let asked = Asked { ask: None, manifest: None, pull: true, supersede: false, commit: None };
             carry(global, asked, &args.how).await
         }
     }

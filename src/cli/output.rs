@@ -8,10 +8,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::args::{Global, Verb};
 use super::exit::Problem;
 
-/// Logs go to stderr. Daemons tell what they do; verbs are quiet unless asked (`BATON_LOG=info`).
+/// Logs go to stderr. Daemons tell what they do; verbs are quiet unless asked (`BATON_LOG=info`), but for what a person
+/// has to know though it fails nothing (target `baton::tell`).
 pub(super) fn init_logging(verb: &Verb) {
     let daemon = matches!(verb, Verb::Coordinator(_) | Verb::Agent(_) | Verb::Gateway(_));
-    let default = if daemon { "baton=info" } else { "off" };
+    let default = if daemon { "baton=info" } else { "off,baton::tell=warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     // Below a warning the engine's client tells every body that it sends and gets, environments included: never,

@@ -2,10 +2,11 @@
 
 use super::Exit;
 use super::args::{Global, PlanArgs, WhatArgs};
+use super::commit::Commit;
 use super::connect::{self, Connection};
 use super::exit::Problem;
 use super::output;
-use super::project::{Written, needed};
+use super::project::{Purpose, Written, needed};
 use crate::model::{Manifest, Plan};
 use crate::planner::{Ask, Report, render};
 use crate::proto::v1::{PlanReply, PlanRequest};
@@ -25,6 +26,8 @@ pub(super) struct Asked {
     pub(super) manifest: Option<Manifest>,
     pub(super) pull: bool,
     pub(super) supersede: bool,
+    /// What is to be written where Compose reads the version, once the roll has succeeded.
+    pub(super) commit: Option<Commit>,
 }
 
 impl Asked {
@@ -70,11 +73,12 @@ pub(super) fn up_ask(what: &WhatArgs) -> Ask {
 }
 
 pub(super) async fn run(global: &Global, mut args: PlanArgs) -> Result<Exit, Problem> {
-    let Written { manifest, version } = needed(global, args.what.to.as_deref(), false).await?;
+    let Written { manifest, version, .. } = needed(global, args.what.to.as_deref(), Purpose::Look).await?;
     args.what.to = args.what.to.or(version);
     let fleet = connect::fleet(global, Some(&manifest))?;
     let mut connection = connect::any(global, &fleet, Some(&manifest)).await?;
-    let asked = Asked { ask: Some(up_ask(&args.what)), manifest: Some(manifest), pull: false, supersede: true };
+    let ask_for = Some(up_ask(&args.what));
+    let asked = Asked { ask: ask_for, manifest: Some(manifest), pull: false, supersede: true, commit: None };
     let shown = ask(&mut connection, &asked).await;
     connection.close().await;
     let shown = shown?;

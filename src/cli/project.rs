@@ -4,15 +4,29 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::args::Global;
+use super::commit::{self, Commit};
 use super::exit::Problem;
 use crate::compose::{self, Compose, ComposeError, Project, Selection, Version};
-use crate::model::{ComponentName, Manifest};
+use crate::model::{ComponentName, FleetName, Manifest};
 
 /// A manifest, and the version that it is at where its file names one itself.
 pub(super) struct Written {
     pub(super) manifest: Manifest,
     /// What `{version}` is, unless `--to` says it.
     pub(super) version: Option<String>,
+    /// What `--to` leaves to be written where Compose reads the version.
+    pub(super) commit: Option<Commit>,
+}
+
+/// What a manifest is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To show; nothing is touched.
+    Look,
+    /// For a verb that changes something.
+    Act,
+    /// Likewise; images that are not on this host are pulled.
+    Pull,
 }
 
 /// Where it is written.
@@ -51,14 +65,27 @@ pub(super) async fn needed_manifest(global: &Global) -> Result<Manifest, Problem
 }
 
 /// The manifest with all that a roll needs, where there is one: of a Compose project, what Compose would make.
-/// Images that are not on this host are pulled first where `pull` says so: only then it is known what they bring.
-pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Result<Option<Written>, Problem> {
+/// Images that are not on this host are pulled first where that is asked for: only then it is known what they bring.
+pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> Result<Option<Written>, Problem> {
+    let pull = why == Purpose::Pull;
     let mut selection = match source(global)? {
         None => return Ok(None),
-        Some(Source::Baton(path)) => return Ok(Some(Written { manifest: baton(&path)?, version: None })),
+        Some(Source::Baton(path)) => {
+            return Ok(Some(Written { manifest: baton(&path)?, version: None, commit: None }));
+        }
         Some(Source::Compose(selection)) => selection,
     };
     let (compose, mut project) = read(&selection).await.map_err(told)?;
+    if let Ok(fleet) = FleetName::new(project.name.clone())
+        && let Some((variable, value)) = commit::settle(global, &fleet, why != Purpose::Look).await?
+    {
+        // The project is at that version, whether its file could say so by now or not.
+        if std::env::var_os(&variable).is_none() {
+            selection.variables.insert(variable, value);
+        }
+        project = Project::read(&compose, &selection).await.map_err(told)?;
+    }
+    let mut owed = None;
     if let Some(to) = to {
         let Some(variable) = project.version_variable().map(str::to_owned) else {
             return Err(Problem::new(
@@ -70,6 +97,11 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
                 ),
             ));
         };
+        owed = compose::project::env_file(&selection, &variable).map(|file| Commit {
+            file,
+            variable: variable.clone(),
+            value: to.to_owned(),
+        });
         selection.variables.insert(variable, to.to_owned());
         project = Project::read(&compose, &selection).await.map_err(told)?;
     }
@@ -101,7 +133,7 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
             definition.versioned = true;
         }
     }
-    Ok(Some(Written { manifest, version: version.map(|version| version.value) }))
+    Ok(Some(Written { manifest, version: version.map(|version| version.value), commit: owed }))
 }
 
 /// After a roll was taken back: the Compose file was not, and whoever types `docker compose up -d` next should know.
@@ -125,8 +157,15 @@ pub(super) async fn tell_what_is_still_asked(global: &Global) {
 }
 
 /// The same for a verb that needs it.
-pub(super) async fn needed(global: &Global, to: Option<&str>, pull: bool) -> Result<Written, Problem> {
-    written(global, to, pull).await?.ok_or_else(nothing_here)
+pub(super) async fn needed(global: &Global, to: Option<&str>, why: Purpose) -> Result<Written, Problem> {
+    written(global, to, why).await?.ok_or_else(nothing_here)
+}
+
+/// What the version is to Compose by itself. `None`: nothing that could be asked says so.
+pub(super) async fn version_now(global: &Global) -> Option<String> {
+    let Ok(Some(Source::Compose(selection))) = source(global) else { return None };
+    let (compose, project) = read(&selection).await.ok()?;
+    Some(Version::read(&compose, &selection, &project).await.ok()??.value)
 }
 
 fn nothing_here() -> Problem {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Exit;
 use super::args::{Global, StatusArgs, WatchArgs};
 use super::carry::is_older;
+use super::commit;
 use super::connect::{self, manifest};
 use super::exit::Problem;
 use super::follow;
@@ -18,6 +19,7 @@ const PAST_ROLLS: u32 = 10;
 
 pub(super) async fn run(global: &Global, _args: StatusArgs) -> Result<Exit, Problem> {
     let fleet = connect::fleet(global, manifest(global).await?.as_ref())?;
+    commit::settle(global, &fleet, true).await?;
     let is_back = |view: &FleetView| view.roll.as_ref().is_some_and(|roll| roll.parent.is_some());
     let (view, notices, away, past) = match connect::running(global, &fleet).await? {
         Some(mut connection) => {

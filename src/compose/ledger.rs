@@ -17,6 +17,9 @@ pub(super) const WRITES_MAX: usize = 20_000;
 /// Of an image that is not there. Whoever pulls it knows the real one.
 pub const NO_IMAGE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
+/// What of a network or a volume a file can say.
+const STANDING: [&str; 7] = ["Driver", "Options", "Internal", "Attachable", "EnableIPv6", "IPAM", "Labels"];
+
 /// Before what a rehearsal begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -71,6 +74,8 @@ pub struct Ledger {
     pub(super) missing_images: BTreeSet<String>,
     pub(super) images: BTreeMap<String, ImageFacts>,
     pub(super) present: BTreeMap<String, Present>,
+    /// Networks and volumes of the project that are there, by name: of what the engine tells, what a file can say.
+    pub(super) standing: BTreeMap<String, Value>,
     pub(super) unknown: Vec<String>,
     writes: usize,
 }
@@ -139,6 +144,7 @@ impl Ledger {
             missing_images: BTreeSet::new(),
             images: BTreeMap::new(),
             present: BTreeMap::new(),
+            standing: BTreeMap::new(),
             unknown: Vec::new(),
             writes: 0,
         }
@@ -277,6 +283,14 @@ impl Ledger {
     pub fn seen(&mut self, target: &str, status: u16, body: Value) -> (u16, Value) {
         let target = Target::of(target);
         let parts = target.parts();
+        if let ["networks" | "volumes", name] = parts.as_slice()
+            && self.stage == Stage::AsItIs
+            && status == 200
+            && text(&body["Labels"], PROJECT) == self.project
+        {
+            let kept = STANDING.map(|key| (key.to_owned(), body[key].clone()));
+            self.standing.insert((*name).to_owned(), Value::Object(kept.into_iter().collect()));
+        }
         match parts.as_slice() {
             ["containers", "json"] => (status, self.listed(&target, body)),
             ["containers", id, "json"] if self.is_hidden(&body["Config"]) || self.removed.contains(*id) => {

@@ -10,7 +10,7 @@ use super::ledger::ImageFacts;
 use super::obstacle::alone;
 use super::project::{Service, UpdateConfig};
 use super::recording::{CONFIG_HASH, Created};
-use super::{ComposeError, Project, Rehearsal, duration};
+use super::{ComposeError, Project, Rehearsal, duration, standing};
 use crate::manifest::{Borrowed, BorrowedComponent, assemble};
 use crate::model::{ComponentName, ComposeContainer, ComposeService, FleetName, Manifest, Role, Secret};
 
@@ -18,7 +18,7 @@ use crate::model::{ComponentName, ComposeContainer, ComposeService, FleetName, M
 const GRACE: Duration = Duration::from_secs(10);
 /// Baton's own, for requests in flight when a service is taken out of traffic and says nothing of it.
 const IN_FLIGHT: Duration = Duration::from_secs(30);
-/// SwarmKit's, where `update_config` says nothing.
+/// SwarmKit's, where `update_config` or `rollback_config` says nothing.
 const MONITOR: Duration = Duration::from_secs(5);
 /// Baton's, from the start to ready.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -76,6 +76,7 @@ pub fn manifest(
         definition.compose = Some(ComposeService {
             project: project.name.clone(),
             service: name.clone(),
+            copied: project.copied(service),
             alone: alone(service, facts_of(project, rehearsal, name), share),
             follows: follows(service)
                 .into_iter()
@@ -87,6 +88,7 @@ pub fn manifest(
             ..recorded(rehearsal, name)
         });
     }
+    manifest.notes = rehearsal.map(standing::notes).unwrap_or_default();
     Ok(manifest)
 }
 
@@ -193,6 +195,10 @@ fn given(
         let update = update.into_iter().filter(|(key, _)| !(singleton && key == "order"));
         given.insert("update".to_owned(), Value::Object(update.collect()));
     }
+    if let Some(rollback) = service.deploy.rollback_config.as_ref().map(update_of) {
+        let rollback = rollback.into_iter().filter(|(key, _)| !(singleton && key == "order"));
+        given.insert("rollback".to_owned(), Value::Object(rollback.collect()));
+    }
     let ready = if job { Map::new() } else { ready_of(service, image, own) };
     if !ready.is_empty() {
         given.insert("ready".to_owned(), Value::Object(ready));
@@ -214,7 +220,7 @@ fn given(
     given
 }
 
-/// `update_config` as SwarmKit means it; what it does not say is Baton's default.
+/// `update_config` or `rollback_config` as SwarmKit means it; what it does not say is Baton's default.
 fn update_of(config: &UpdateConfig) -> Map<String, Value> {
     let mut update = Map::new();
     let mut set = |key: &str, value: Value| update.insert(key.to_owned(), value);
@@ -257,7 +263,8 @@ fn ready_of(service: &Service, image: Option<&ImageFacts>, own: &Map<String, Val
         deadline = deadline.max(check.patience());
     }
     // Without a probe it has to run for as long as it is looked at.
-    let monitor = service.deploy.update_config.as_ref().map(monitor_of).unwrap_or_default();
+    let configs = [&service.deploy.update_config, &service.deploy.rollback_config];
+    let monitor = configs.into_iter().flatten().map(monitor_of).max().unwrap_or_default();
     if monitor >= DEADLINE {
         deadline = deadline.max(monitor.saturating_add(DEADLINE));
     }

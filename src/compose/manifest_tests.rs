@@ -126,6 +126,53 @@ fn update_config_means_what_swarmkit_makes_of_it() {
 }
 
 #[test]
+fn rollback_config_means_what_swarmkit_makes_of_it_and_without_one_update_says_how() {
+    let back =
+        |deploy: &str| component(&format!("  a: {{ image: x, deploy: {{ {deploy} }} }}\n"), "a", None).taken_back();
+    let all = back(
+        "rollback_config: { parallelism: 0, delay: 2s, monitor: 7s, failure_action: continue, max_failure_ratio: 0.25, \
+         order: start-first }",
+    );
+    assert_eq!((all.parallelism, all.delay, all.monitor), (0, Duration::from_secs(2), Duration::from_secs(7)));
+    assert_eq!((all.failure_action, all.max_failure_ratio), (FailureAction::Continue, Ratio(250_000)));
+    assert_eq!(all.order, Some(Order::StartFirst));
+    // What it does not say has a default of its own, whatever `update_config` says.
+    let some = back("update_config: { parallelism: 3, order: start-first }, rollback_config: { delay: 10s }");
+    assert_eq!((some.parallelism, some.order, some.monitor.as_secs()), (1, None, 11));
+    assert_eq!((some.failure_action, some.max_failure_ratio), (FailureAction::Pause, Ratio(0)));
+    // Nothing said at all: the way back goes as the way forth did, and what fails on it waits for a person.
+    let none = back("update_config: { parallelism: 3, failure_action: continue, max_failure_ratio: 0.5 }");
+    assert_eq!((none.parallelism, none.failure_action, none.max_failure_ratio), (3, FailureAction::Pause, Ratio(0)));
+    let again = "  a: { image: x, deploy: { rollback_config: { failure_action: rollback } } }\n";
+    let error = manifest(&read(again), None, None).unwrap_err().to_string();
+    assert!(error.contains("rollback.failure_action") && error.contains("pause"), "{error}");
+}
+
+#[test]
+fn what_is_copied_into_containers_is_known_by_its_place() {
+    let text = r#"
+name: shop
+services:
+  a:
+    image: x
+    configs: [{ source: motd, target: /etc/motd }, { source: bare }, { source: mounted, target: /m }]
+    secrets: [{ source: token }, { source: other, target: /o }]
+configs: { motd: { content: hello }, bare: { content: x }, mounted: { file: ./m } }
+secrets: { token: { environment: TOKEN }, other: { environment: OTHER } }
+"#;
+    let project = Project::parse(text).unwrap();
+    let copied = project.copied(&project.services["a"]);
+    let copied: Vec<(&str, &str)> = copied.iter().map(|(place, what)| (place.as_str(), what.as_str())).collect();
+    let expected = [
+        ("/bare", "config bare"),
+        ("/etc/motd", "config motd"),
+        ("/o", "secret other"),
+        ("/run/secrets/token", "secret token"),
+    ];
+    assert_eq!(copied, expected);
+}
+
+#[test]
 fn dependencies_keep_their_conditions_and_who_is_waited_for_to_its_end_is_a_job() {
     let text = r#"
   api:

@@ -6,10 +6,11 @@
 //!
 //! [`command`] finds and runs Compose; [`project`] asks it what the project is; [`rehearsal`] lets it run against the
 //! [`pretend`] engine, whose memory is [`ledger`] and whose yield is a [`recording`]; [`manifest`] joins both to what
-//! the planner takes, and [`version`] finds what `--to` stands for.
+//! the planner takes, and [`version`] finds what `--to` stands for; [`dotenv`] writes that down where Compose reads it.
 
 mod archive;
 pub mod command;
+pub mod dotenv;
 mod duration;
 mod error;
 mod front;
@@ -20,6 +21,7 @@ mod pretend;
 pub mod project;
 pub mod recording;
 pub mod rehearsal;
+mod standing;
 pub mod version;
 
 pub use command::{Compose, Selection};

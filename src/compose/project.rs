@@ -13,6 +13,9 @@ use crate::model::{Secret, published_ports};
 /// In the order in which Compose looks for them.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
+/// Where secrets are in a container that says nothing else.
+const SECRETS: &str = "/run/secrets/";
+
 /// A resolved project.
 #[derive(Clone, Default, Deserialize)]
 pub struct Project {
@@ -100,6 +103,10 @@ pub struct Service {
     /// Volumes of other services.
     #[serde(default)]
     pub volumes_from: Vec<String>,
+    #[serde(default)]
+    configs: Vec<Given>,
+    #[serde(default)]
+    secrets: Vec<Given>,
     /// `x-baton`
     #[serde(default, rename = "x-baton")]
     pub baton: Option<Value>,
@@ -167,6 +174,15 @@ pub struct UpdateConfig {
     /// `stop-first` or `start-first`.
     #[serde(default)]
     pub order: Option<String>,
+}
+
+/// A config or a secret that a service gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct Given {
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    target: Option<String>,
 }
 
 /// A published port.
@@ -242,8 +258,7 @@ impl Project {
         let value: Value = crate::manifest::strict(text).map_err(not_understood)?;
         let mut project: Self = serde_path_to_error::deserialize(value)
             .map_err(|error| not_understood(format!("{} has another form than expected", error.path())))?;
-        let copied = |content: &Content| content.file.is_none() && content.external.is_none();
-        project.has_content = project.configs.values().chain(project.secrets.values()).any(copied);
+        project.has_content = project.configs.values().chain(project.secrets.values()).any(Content::is_copied);
         Ok(project)
     }
 
@@ -257,9 +272,31 @@ impl Project {
         awaited.map(|(name, _)| name.clone()).chain(said.map(|(name, _)| name.clone())).collect()
     }
 
+    /// What is copied into containers of a service when they are made, by its place there.
+    pub fn copied(&self, service: &Service) -> BTreeMap<String, String> {
+        let kinds =
+            [("config", &service.configs, &self.configs, "/"), ("secret", &service.secrets, &self.secrets, SECRETS)];
+        let mut copied = BTreeMap::new();
+        for (kind, given, contents, folder) in kinds {
+            for one in given.iter().filter(|one| contents.get(&one.source).is_some_and(Content::is_copied)) {
+                let target = one.target.as_deref().unwrap_or(&one.source);
+                let place = if target.starts_with('/') { target.to_owned() } else { format!("{folder}{target}") };
+                copied.insert(place, format!("{kind} {}", one.source));
+            }
+        }
+        copied
+    }
+
     /// The variable that stands for the version, as `x-baton` names it: `version: { variable: TAG }`.
     pub fn version_variable(&self) -> Option<&str> {
         self.baton.as_ref()?.get("version")?.get("variable")?.as_str()
+    }
+}
+
+impl Content {
+    /// Whether it is copied instead of mounted.
+    fn is_copied(&self) -> bool {
+        self.file.is_none() && self.external.is_none()
     }
 }
 
@@ -343,9 +380,7 @@ pub fn is_here(folder: &Path) -> bool {
     if std::env::var_os("COMPOSE_FILE").is_some_and(|files| !files.is_empty()) {
         return true;
     }
-    let dotenv = std::fs::read_to_string(folder.join(".env")).unwrap_or_default();
-    let named = |line: &str| line.trim_start().trim_start_matches("export ").starts_with("COMPOSE_FILE=");
-    dotenv.lines().any(named) || found(folder).is_some()
+    names_files(&folder.join(".env")) || found(folder).is_some()
 }
 
 fn found(folder: &Path) -> Option<PathBuf> {
@@ -356,25 +391,68 @@ fn found(folder: &Path) -> Option<PathBuf> {
 /// The first of the project's files that has an `x-baton`, for the places of what is wrong there. `None` where none is
 /// found: then nothing is wrong in one, or it came another way than through a file.
 pub fn file_with_ours(selection: &Selection) -> Option<(PathBuf, String)> {
-    let folder = match selection.folder.as_os_str().is_empty() {
-        true => std::env::current_dir().ok()?,
-        false => selection.folder.clone(),
-    };
+    let mut files = files(selection)?;
+    let named = !selection.files.is_empty() || std::env::var_os("COMPOSE_FILE").is_some_and(|files| !files.is_empty());
+    if let (false, [first]) = (named, files.as_slice()) {
+        let beside = |name: &str| first.with_file_name(name.replacen("compose.", "compose.override.", 1));
+        let overriding: Vec<PathBuf> = NAMES.iter().map(|name| beside(name)).filter(|path| path.is_file()).collect();
+        files.splice(0..0, overriding);
+    }
+    files.into_iter().find_map(|file| {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.contains("x-baton").then_some((file, text))
+    })
+}
+
+/// Where Compose is run.
+fn here(selection: &Selection) -> Option<PathBuf> {
+    match selection.folder.as_os_str().is_empty() {
+        true => std::env::current_dir().ok(),
+        false => Some(selection.folder.clone()),
+    }
+}
+
+/// The project's files, as far as they are named; of those that Compose finds by itself the first.
+fn files(selection: &Selection) -> Option<Vec<PathBuf>> {
+    let folder = here(selection)?;
     let named = std::env::var("COMPOSE_FILE").unwrap_or_default();
     let files: Vec<PathBuf> = if !selection.files.is_empty() {
         selection.files.clone()
     } else if !named.is_empty() {
         named.split(':').map(PathBuf::from).collect()
     } else {
-        let first = found(&folder)?;
-        let beside = |name: &str| first.with_file_name(name.replacen("compose.", "compose.override.", 1));
-        let overriding = NAMES.iter().map(|name| beside(name)).filter(|path| path.is_file());
-        overriding.chain([first.clone()]).collect()
+        vec![found(&folder)?]
     };
-    files.iter().map(|file| folder.join(file)).find_map(|file| {
-        let text = std::fs::read_to_string(&file).ok()?;
-        text.contains("x-baton").then_some((file, text))
+    Some(files.into_iter().map(|file| folder.join(file)).collect())
+}
+
+/// The file that Compose reads a variable from: of those that are named (`--env-file`, else `COMPOSE_ENV_FILES`) the
+/// last one that has it, else the last; where none is named `.env` in the project's folder. It may not be there.
+pub fn env_file(selection: &Selection, variable: &str) -> Option<PathBuf> {
+    let folder = here(selection)?;
+    let named = std::env::var("COMPOSE_ENV_FILES").unwrap_or_default();
+    let named: Vec<PathBuf> = match selection.env_files.is_empty() {
+        false => selection.env_files.clone(),
+        true => named.split(',').filter(|name| !name.is_empty()).map(PathBuf::from).collect(),
+    };
+    let has = |file: &PathBuf| std::fs::read_to_string(file).is_ok_and(|text| super::dotenv::has(&text, variable));
+    let named: Vec<PathBuf> = named.into_iter().map(|file| folder.join(file)).collect();
+    if let Some(last) = named.last() {
+        return Some(named.iter().rfind(|file| has(file)).unwrap_or(last).clone());
+    }
+    // Where that names the project's file, its other variables count, too.
+    let own = folder.join(".env");
+    let first = files(selection).and_then(|files| files.into_iter().next());
+    let of_project = first.map(|file| file.with_file_name(".env")).filter(|file| *file != own);
+    Some(match of_project {
+        Some(of_project) if has(&of_project) || !has(&own) || !names_files(&own) => of_project,
+        _ => own,
     })
+}
+
+/// Whether an env file says which files the project is.
+fn names_files(file: &Path) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| super::dotenv::has(&text, "COMPOSE_FILE"))
 }
 
 #[cfg(test)]

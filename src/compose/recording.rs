@@ -70,6 +70,8 @@ pub struct Recording {
     pub images: BTreeMap<String, ImageFacts>,
     /// Containers of the project that are there, by id.
     pub present: BTreeMap<String, Present>,
+    /// Networks and volumes of the project that are there, by name: of what the engine tells, what a file can say.
+    pub standing: BTreeMap<String, Value>,
 }
 
 impl Recording {
@@ -118,6 +120,7 @@ impl Recording {
             missing_images: ledger.missing_images,
             images: ledger.images,
             present: ledger.present,
+            standing: ledger.standing,
             created,
         }
     }

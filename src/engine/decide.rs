@@ -344,18 +344,19 @@ fn failure_action(roll: &Roll, id: StepId) -> (FailureAction, String) {
         // A hook or a gate belongs to no component: only a person knows what its failure means.
         return (FailureAction::Pause, what);
     };
-    if matches!(plan.kind, PlanKind::Rollback { .. }) {
-        return (FailureAction::Pause, format!("{what}; a rollback is never rolled back"));
-    }
     let limits = plan.limits.get(component);
     let ratio = limits.map_or(Ratio(0), |limits| limits.max_failure_ratio);
     let changed = limits.map_or(1, |limits| limits.changed).max(1);
     let failed = roll.failed.get(component).map_or(0, |slots| slots.len());
     let exceeded = ratio.exceeded_by(failed, changed as usize);
-    let why = format!("{what}; {failed} of {changed} slots of {component} failed");
+    let mut why = format!("{what}; {failed} of {changed} slots of {component} failed");
     let wanted = limits.map_or(FailureAction::default(), |limits| limits.failure_action);
     let action = match (exceeded, wanted) {
         (false, _) | (true, FailureAction::Continue) => FailureAction::Continue,
+        (true, _) if matches!(plan.kind, PlanKind::Rollback { .. }) => {
+            why = format!("{what}; a rollback is never rolled back");
+            FailureAction::Pause
+        }
         (true, FailureAction::Pause) => FailureAction::Pause,
         (true, FailureAction::Rollback) => match plan.kind {
             // Nothing new came, so there is nothing to go back from.

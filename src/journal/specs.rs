@@ -186,7 +186,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::model::{ComponentName, Drain, Ready, Release, RuntimeKind, Secret, Traffic, Update};
+    use crate::model::{ComponentName, Drain, RETAIN, Ready, Release, RuntimeKind, Secret, Traffic, Update};
 
     const CANARY: &str = "canary-4711";
 
@@ -208,6 +208,8 @@ mod tests {
             singleton: false,
             depends_on: [].into(),
             update: Update::default(),
+            rollback: None,
+            retain: RETAIN,
             ready: Ready::default(),
             traffic: Traffic::None,
             min_available: None,

@@ -9,8 +9,8 @@ use super::scalar::Argv;
 use super::shape;
 use super::text::{Filled, Texts};
 use crate::model::{
-    AgentId, ComponentName, Condition, Definition, NamedPort, Order, Port, Ratio, Release, Role, RuntimeKind, Secret,
-    Update,
+    AgentId, ComponentName, Condition, Definition, NamedPort, Order, Port, RETAIN, Ratio, Release, Role, RuntimeKind,
+    Secret, Update,
 };
 
 /// More slots than any host has use for: a slip of the finger, not a wish.
@@ -34,8 +34,10 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
     let replicas = here.replicas(&written);
     let singleton = here.singleton(&written, role.as_ref(), replicas);
     let on = here.on(&written);
-    let update = here.update(written.update.as_ref(), singleton);
-    let ready = here.ready(written.ready.unwrap_or_default(), &update, (role.as_ref(), runtime), &mut texts);
+    let update = here.update("update", written.update.unwrap_or_default(), singleton);
+    let rollback = written.rollback.map(|rollback| here.update("rollback", rollback.into(), singleton));
+    let rolls = (&update, rollback.as_ref());
+    let ready = here.ready(written.ready.unwrap_or_default(), rolls, (role.as_ref(), runtime), &mut texts);
     let traffic = here.traffic(written.traffic.as_ref(), role.as_ref(), runtime, &ports);
     let drain = here.drain(written.drain.unwrap_or_default(), &mut texts);
     let min_available = written.min_available.map(|count| count.0);
@@ -57,10 +59,12 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
         // Filled in by the fleet, which knows who else there is.
         depends_on: BTreeMap::<ComponentName, Condition>::new(),
         update,
+        rollback,
         ready,
         traffic,
         min_available,
         drain,
+        retain: written.retain.map_or(RETAIN, |count| count.0),
         versioned: texts.versioned(),
     };
     here.together(&definition);
@@ -305,12 +309,12 @@ impl Here<'_> {
         agents
     }
 
-    fn update(&mut self, written: Option<&shape::Update>, singleton: bool) -> Update {
-        let written = written.cloned().unwrap_or_default();
+    /// `update`, or `rollback`: `key` says which.
+    fn update(&mut self, key: &str, written: shape::Update, singleton: bool) -> Update {
         let defaults = Update::default();
         let order = written.order.map(|order| order.0);
         if singleton && order == Some(Order::StartFirst) {
-            self.value(&["update", "order"], "a singleton never runs twice, so it is always stop-first");
+            self.value(&[key, "order"], "a singleton never runs twice, so it is always stop-first");
         }
         Update {
             order,

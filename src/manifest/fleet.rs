@@ -59,6 +59,7 @@ pub(crate) fn resolve(written: shape::Fleet, names: &[String], report: &mut Repo
         stages,
         api_at: written.api_at.map_or_else(ApiAt::default, |at| at.0),
         components,
+        notes: Vec::new(),
     })
 }
 

@@ -16,11 +16,15 @@ use crate::model::{
 /// Weak readiness waits for max(monitor, this).
 const WEAK_AT_LEAST: Duration = Duration::from_secs(5);
 
+fn said(span: Duration) -> String {
+    humantime::format_duration(span).to_string()
+}
+
 impl Here<'_> {
     pub(super) fn ready(
         &mut self,
         written: shape::Ready,
-        update: &Update,
+        (update, rollback): (&Update, Option<&Update>),
         (role, runtime): (Option<&Role>, RuntimeKind),
         texts: &mut Texts,
     ) -> Ready {
@@ -42,50 +46,54 @@ impl Here<'_> {
             }
             return ready;
         }
-        let said = |span| humantime::format_duration(span).to_string();
-        match &ready.probe {
-            None => {
-                let steady = update.monitor.max(WEAK_AT_LEAST);
-                if ready.deadline < steady {
-                    let at = if written.deadline.is_some() { ["ready", "deadline"] } else { ["update", "monitor"] };
-                    self.value(
-                        &at,
-                        format!(
-                            "it could never get ready: without a check it has to run for {}, and `ready.deadline` \
-                             is {}",
-                            said(steady),
-                            said(ready.deadline)
-                        ),
-                    );
-                }
-            }
-            Some(_) => {
-                let needed = ready.every.saturating_mul(ready.successes.saturating_sub(1));
-                if needed > ready.deadline {
-                    self.key(
-                        &["ready"],
-                        format!(
-                            "it could never get ready: {} answers, one every {}, take longer than the deadline of {}",
-                            ready.successes,
-                            said(ready.every),
-                            said(ready.deadline)
-                        ),
-                    );
-                }
-                if !update.monitor.is_zero() && update.monitor < ready.every && ready.probe != Some(Probe::Notify) {
-                    let at = if written.every.is_some() { ["ready", "every"] } else { ["update", "monitor"] };
-                    self.value(
-                        &at,
-                        format!(
-                            "monitor ({}) ends before the next check (every {}), so it would see nothing",
-                            said(update.monitor),
-                            said(ready.every)
-                        ),
-                    );
-                }
+        if ready.probe.is_some() {
+            let needed = ready.every.saturating_mul(ready.successes.saturating_sub(1));
+            if needed > ready.deadline {
+                self.key(
+                    &["ready"],
+                    format!(
+                        "it could never get ready: {} answers, one every {}, take longer than the deadline of {}",
+                        ready.successes,
+                        said(ready.every),
+                        said(ready.deadline)
+                    ),
+                );
             }
         }
+        let rolls = [("update", Some(update)), ("rollback", rollback)];
+        for (key, roll) in rolls.into_iter().filter_map(|(key, roll)| Some((key, roll?))) {
+            self.watched(key, roll.monitor, &ready, (written.deadline.is_some(), written.every.is_some()));
+        }
         ready
+    }
+
+    /// Whether a new instance can get ready and be watched for as long as `key` (`update` or `rollback`) says.
+    fn watched(&mut self, key: &str, monitor: Duration, ready: &Ready, (deadline, every): (bool, bool)) {
+        let at_monitor = [key, "monitor"];
+        if ready.probe.is_none() {
+            let steady = monitor.max(WEAK_AT_LEAST);
+            if ready.deadline < steady {
+                let at = if deadline { ["ready", "deadline"] } else { at_monitor };
+                self.value(
+                    &at,
+                    format!(
+                        "it could never get ready: without a check it has to run for {}, and `ready.deadline` is {}",
+                        said(steady),
+                        said(ready.deadline)
+                    ),
+                );
+            }
+        } else if !monitor.is_zero() && monitor < ready.every && ready.probe != Some(Probe::Notify) {
+            let at = if every { ["ready", "every"] } else { at_monitor };
+            self.value(
+                &at,
+                format!(
+                    "monitor ({}) ends before the next check (every {}), so it would see nothing",
+                    said(monitor),
+                    said(ready.every)
+                ),
+            );
+        }
     }
 
     fn probe(&mut self, written: &shape::Ready, runtime: RuntimeKind, texts: &mut Texts) -> Option<Probe> {
@@ -200,7 +208,6 @@ impl Here<'_> {
         let grace = self.positive(&["drain", "grace"], written.grace, defaults.grace);
         let stop_timeout = written.stop_timeout.map(|span| span.0);
         if stop_timeout.is_some_and(|timeout| timeout > grace) {
-            let said = |span: Duration| humantime::format_duration(span).to_string();
             let timeout = said(stop_timeout.unwrap_or_default());
             self.value(
                 &["drain", "stop_timeout"],

@@ -275,6 +275,15 @@ impl Named for FailureAction {
     ];
 }
 
+/// What a failure does to a rollback, which is never rolled back itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackAction(pub FailureAction);
+
+impl Named for BackAction {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("pause", BackAction(FailureAction::Pause)), ("continue", BackAction(FailureAction::Continue))];
+}
+
 impl Named for Condition {
     // Compose's words for the same, understood because they are what people have in their fingers.
     const WORDS: &'static [(&'static str, Self)] = &[

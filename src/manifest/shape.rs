@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::forms::{Form, List, Ordered};
-use super::scalar::{Argv, Choice, Count, EnvValue, NoTraffic, PortName, PortWord, Share, Span, Text};
+use super::scalar::{Argv, BackAction, Choice, Count, EnvValue, NoTraffic, PortName, PortWord, Share, Span, Text};
 use crate::model::{ApiAt, Condition, FailureAction, Order, RuntimeKind, Strategy};
 
 /// What the operator wants to run, and how it is taken from one version to the next.
@@ -73,6 +73,8 @@ pub(crate) struct Component {
     pub depends_on: Option<Form<List<Text>, Ordered<Dependency>>>,
     /// How its slots are rolled.
     pub update: Option<Update>,
+    /// How they are rolled where a roll is taken back. Default: as update says.
+    pub rollback: Option<Rollback>,
     /// When a new instance counts as ready.
     pub ready: Option<Ready>,
     /// How requests reach it. Default: none.
@@ -81,6 +83,8 @@ pub(crate) struct Component {
     pub min_available: Option<Count>,
     /// How an instance is drained and stopped.
     pub drain: Option<Drain>,
+    /// Former images that are kept for a way back, so that no prune takes them (docker). Default: 1.
+    pub retain: Option<Count>,
 }
 
 /// A folder with one version of a program.
@@ -132,6 +136,38 @@ pub(crate) struct Update {
     pub failure_action: Option<Choice<FailureAction>>,
     /// The share of changed slots that may fail before that is done. Default: 0.
     pub max_failure_ratio: Option<Share>,
+}
+
+/// How a component's slots are rolled where a roll is taken back. What is not set here has its own default.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(crate) struct Rollback {
+    /// Which comes first. Default: start-first for an api where possible, else stop-first.
+    pub order: Option<Choice<Order>>,
+    /// Slots at a time; 0 means all. Default: 1.
+    pub parallelism: Option<Count>,
+    /// Pause after a slot. Default: 0s.
+    pub delay: Option<Span>,
+    /// How long an instance must stay ready before it counts. Default: 5s.
+    pub monitor: Option<Span>,
+    /// What a failure does to the rollback. Default: pause.
+    pub failure_action: Option<Choice<BackAction>>,
+    /// The share of changed slots that may fail before that is done. Default: 0.
+    pub max_failure_ratio: Option<Share>,
+}
+
+impl From<Rollback> for Update {
+    fn from(written: Rollback) -> Self {
+        let action = written.failure_action.map_or(FailureAction::Pause, |action| action.0.0);
+        Self {
+            order: written.order,
+            parallelism: written.parallelism,
+            delay: written.delay,
+            monitor: written.monitor,
+            failure_action: Some(Choice(action)),
+            max_failure_ratio: written.max_failure_ratio,
+        }
+    }
 }
 
 /// When a new instance counts as ready: one of http, tcp, exec, notify, health.

@@ -25,6 +25,9 @@ pub struct ComposeService {
     /// The project's named volumes that they mount, likewise.
     #[serde(default)]
     pub volumes: Vec<ComposeNeed>,
+    /// What is copied into them when they are made, by its place there: `config motd`, `secret token`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub copied: BTreeMap<String, String>,
     /// Why two of a slot's containers cannot be there at once, where that is so: its slots are always stop-first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone: Option<String>,

@@ -396,6 +396,9 @@ pub struct Definition {
     pub depends_on: BTreeMap<ComponentName, Condition>,
     /// How its slots are rolled.
     pub update: Update,
+    /// How they are rolled where a roll is taken back. `None`: as `update` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Update>,
     /// Readiness.
     pub ready: Ready,
     /// How requests reach it.
@@ -404,14 +407,41 @@ pub struct Definition {
     pub min_available: Option<u32>,
     /// How it is drained and stopped.
     pub drain: Drain,
+    /// How many former images are kept for a way back (docker).
+    #[serde(default = "retain", skip_serializing_if = "is_retain")]
+    pub retain: u32,
     /// Whether `{version}` stood anywhere in it: such a component has a version.
     pub versioned: bool,
+}
+
+/// What is retained where nobody says otherwise.
+pub const RETAIN: u32 = 1;
+
+fn retain() -> u32 {
+    RETAIN
+}
+
+fn is_retain(count: &u32) -> bool {
+    *count == RETAIN
 }
 
 impl Definition {
     /// Whether its slots run to their end instead of serving.
     pub fn is_job(&self) -> bool {
         self.role == Some(Role::Job)
+    }
+
+    /// How its slots are rolled where a roll is taken back. A rollback is never rolled back, so what fails in it waits
+    /// for a person, unless `rollback` itself says otherwise.
+    pub fn taken_back(&self) -> Update {
+        let pause = FailureAction::Pause;
+        match &self.rollback {
+            None => Update { failure_action: pause, max_failure_ratio: Ratio(0), ..self.update.clone() },
+            Some(said) if said.failure_action == FailureAction::Rollback => {
+                Update { failure_action: pause, ..said.clone() }
+            }
+            Some(said) => said.clone(),
+        }
     }
 
     /// Whether requests reach it through something that can be switched.

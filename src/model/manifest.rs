@@ -64,4 +64,7 @@ pub struct Manifest {
     pub api_at: ApiAt,
     /// By name.
     pub components: BTreeMap<ComponentName, Definition>,
+    /// What whoever reads a plan of it should know and no change says. In no digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }

@@ -24,8 +24,8 @@ pub use compose::{
     ComposeArchive, ComposeContainer, ComposeFound, ComposeNeed, ComposeService, compose_spec, published_ports,
 };
 pub use definition::{
-    Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, Ratio,
-    Ready, Release, Role, RuntimeKind, Traffic, Update,
+    Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, RETAIN,
+    Ratio, Ready, Release, Role, RuntimeKind, Traffic, Update,
 };
 pub use ids::{
     AgentId, Attempt, CommandId, ComponentName, CoordinatorId, Digest, FleetName, IdError, InstanceId, RollId,

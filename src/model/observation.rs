@@ -1,6 +1,6 @@
 //! What agents report: observations with a time, never "the truth".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,10 @@ pub struct Resolution {
     /// What runs of a service of a Compose project and was made by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Box<ComposeFound>>,
+    /// Files that are copied into containers of the service when they are made, and whose content in those that are
+    /// there is another one than it would be today.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub outdated: BTreeSet<String>,
 }
 
 /// What one agent reported.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::PlanError;
 use super::place::placement;
 use crate::model::{
-    AgentId, ComponentName, Definition, Drain, Inventory, NamedPort, Port, Probe, Ready, Role, RuntimeKind, SlotName,
-    Traffic, Update,
+    AgentId, ComponentName, Definition, Drain, Inventory, NamedPort, Port, Probe, RETAIN, Ready, Role, RuntimeKind,
+    SlotName, Traffic, Update,
 };
 
 /// The name of the component that the planner adds.
@@ -127,6 +127,8 @@ fn own(component: ComponentName, home: AgentId, ports: Vec<NamedPort>) -> Defini
         singleton: false,
         depends_on: BTreeMap::new(),
         update: Update::default(),
+        rollback: None,
+        retain: RETAIN,
         // Its first probe comes from itself; it binds nothing, so it is ready at once or never.
         ready: Ready { probe: Some(Probe::Notify), every: Duration::from_millis(50), ..Ready::default() },
         traffic: Traffic::None,

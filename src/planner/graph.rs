@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::policy::{
     DELAY_MARGIN, PREPARE_DEADLINE, RETIRE_DEADLINE, SOAK_MARGIN, START_DEADLINE, STOP_MARGIN, SWITCH_MARGIN,
-    UNDRAIN_DEADLINE, drain_start, ready_wait,
+    UNDRAIN_DEADLINE, drain_start, ready_wait_for,
 };
 use super::scene::Pool;
 use super::work::{Coming, Going, Work};
@@ -50,11 +50,18 @@ pub(super) struct Graph<'a> {
     pub(super) steps: Vec<Step>,
     pub(super) pool: &'a Pool,
     pub(super) doors: Vec<Door>,
+    /// Whether a roll is taken back.
+    back: bool,
 }
 
 impl<'a> Graph<'a> {
-    pub(super) fn new(pool: &'a Pool) -> Self {
-        Self { steps: Vec::new(), pool, doors: Vec::new() }
+    pub(super) fn new(pool: &'a Pool, back: bool) -> Self {
+        Self { steps: Vec::new(), pool, doors: Vec::new(), back }
+    }
+
+    /// How long an instance of that definition is watched.
+    fn monitor(&self, definition: &Definition) -> Duration {
+        if self.back { definition.taken_back().monitor } else { definition.update.monitor }
     }
 
     fn push(&mut self, step: Step) -> StepId {
@@ -279,7 +286,7 @@ impl<'a> Graph<'a> {
             last = vec![self.act(StepKind::Start { alone }, &coming.id, &work.agent, &last, stage)];
         }
         if let Some(definition) = self.pool.get(&coming.definition).filter(|_| coming.ready) {
-            let (wait, deadline) = ready_wait(definition);
+            let (wait, deadline) = ready_wait_for(definition, self.monitor(definition));
             let kind = StepKind::Ready { definition: coming.definition.clone(), wait };
             let ready = self.act(kind, &coming.id, &work.agent, &last, stage);
             self.steps[ready.0 as usize].deadline = deadline;
@@ -294,7 +301,7 @@ impl<'a> Graph<'a> {
 
     fn soak(&mut self, work: &Work, coming: &Coming, after: &[StepId], stage: &str) -> Option<StepId> {
         let definition = self.pool.get(&coming.definition)?;
-        let monitor = definition.update.monitor;
+        let monitor = self.monitor(definition);
         if !coming.ready || monitor.is_zero() || definition.is_job() {
             return None;
         }

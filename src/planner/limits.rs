@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::policy::{self, Mode, is_api, keepable};
 use super::stages::{Wishes, layout};
 use super::work::Work;
-use crate::model::{ComponentLimits, ComponentName, Definition, FailureAction, Manifest, PlanKind};
+use crate::model::{ComponentLimits, ComponentName, Definition, Manifest, PlanKind};
 
 /// The limits of every component that has a slot in the plan.
 ///
@@ -32,11 +32,7 @@ pub(super) fn limits(draft: &Draft) -> Result<BTreeMap<ComponentName, ComponentL
             lane,
             min_available: floor(draft, definition, mode, &works)?,
             counted: works.iter().filter(|work| !work.held).map(|work| work.slot.clone()).collect(),
-            // A rollback is never rolled back: what goes wrong there needs a person.
-            failure_action: match draft.kind {
-                PlanKind::Rollback { .. } => FailureAction::Pause,
-                _ => definition.update.failure_action,
-            },
+            failure_action: definition.update.failure_action,
             max_failure_ratio: definition.update.max_failure_ratio,
             changed: u32::try_from(changed).unwrap_or(u32::MAX),
         };

@@ -136,6 +136,11 @@ pub(super) fn drain_start(definition: &Definition) -> DrainStart {
 
 /// What counts as ready, and how long that may take.
 pub(super) fn ready_wait(definition: &Definition) -> (ReadyWait, Duration) {
+    ready_wait_for(definition, definition.update.monitor)
+}
+
+/// The same where it is watched for `monitor`.
+pub(super) fn ready_wait_for(definition: &Definition, monitor: Duration) -> (ReadyWait, Duration) {
     let ready = &definition.ready;
     if definition.is_job() {
         return (ReadyWait::Completed, ready.deadline);
@@ -143,7 +148,7 @@ pub(super) fn ready_wait(definition: &Definition) -> (ReadyWait, Duration) {
     match ready.probe {
         Some(_) => (ReadyWait::Probe { successes: ready.successes }, ready.deadline),
         None => {
-            let steady = definition.update.monitor.max(WEAK_STEADY_MIN);
+            let steady = monitor.max(WEAK_STEADY_MIN);
             (ReadyWait::Weak { steady }, ready.deadline.max(steady + WEAK_MARGIN))
         }
     }

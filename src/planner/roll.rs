@@ -47,7 +47,7 @@ pub(super) fn steps(draft: &Draft, scene: &Scene<'_>) -> Vec<Step> {
     let mut roll = Roll {
         draft,
         scene,
-        graph: Graph::new(&draft.pool),
+        graph: Graph::new(&draft.pool, matches!(draft.kind, PlanKind::Rollback { .. })),
         ready: BTreeMap::new(),
         ends: Vec::new(),
         jobs_done: BTreeSet::new(),

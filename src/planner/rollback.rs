@@ -130,7 +130,7 @@ struct Back<'a> {
 impl Back<'_> {
     fn leave_alone(&mut self, name: &ComponentName) {
         if let Some(definition) = self.scene.last_definition(name) {
-            self.components.insert(name.clone(), definition.clone());
+            self.govern(definition);
         }
         for slot in self.scene.slots_of(name) {
             if let Some(found) = present(&self.scene.instances(&slot)) {
@@ -139,10 +139,16 @@ impl Back<'_> {
         }
     }
 
+    /// What governs how a component goes back: its own definition, rolled as `rollback` says.
+    fn govern(&mut self, definition: &Definition) {
+        let update = definition.taken_back();
+        self.components.insert(definition.component.clone(), Definition { update, ..definition.clone() });
+    }
+
     /// A component that never succeeded goes as it came.
     fn remove(&mut self, name: &ComponentName) {
         if let Some(definition) = self.scene.last_definition(name) {
-            self.components.insert(name.clone(), definition.clone());
+            self.govern(definition);
         }
         for slot in self.scene.slots_of(name) {
             let work = removal(self.scene, &mut self.pool, &slot, None, "there was none before that roll");
@@ -153,7 +159,7 @@ impl Back<'_> {
     fn component(&mut self, digest: &Digest, definition: &Definition) -> Result<(), PlanError> {
         let scene = self.scene;
         let name = &definition.component;
-        self.components.insert(name.clone(), definition.clone());
+        self.govern(definition);
         self.definitions.insert(name.clone(), self.pool.add(definition));
         let placed = placement(definition, &scene.input.inventory)?;
         let running = scene.running_gateways(&self.components);

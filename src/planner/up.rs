@@ -75,6 +75,8 @@ pub(super) fn up(scene: &Scene<'_>, only: &[ComponentName], remove_orphans: bool
         works.iter().any(|work| work.enters() && all.get(&work.slot.component).is_some_and(Definition::is_job));
     let mut layout = stages::layout(&components, &wishes(scene), runs_job)?;
     warnings.append(&mut layout.warnings);
+    warnings.extend(manifest.notes.iter().cloned());
+    outdated(scene, &works, &components, &mut warnings);
     set_orders(&mut works, &all, &mut layout, &mut warnings);
     if !scope.needed.is_empty() {
         let names: Vec<&str> = scope.needed.iter().map(ComponentName::as_str).collect();
@@ -101,6 +103,30 @@ pub(super) fn up(scene: &Scene<'_>, only: &[ComponentName], remove_orphans: bool
         warnings,
         way_back,
     })
+}
+
+/// What is copied into containers is not in the digest of their service: where nothing else of it changes, they keep
+/// what they have.
+fn outdated(
+    scene: &Scene<'_>,
+    works: &[Work],
+    components: &BTreeMap<ComponentName, Definition>,
+    warnings: &mut Vec<String>,
+) {
+    let mut said = BTreeSet::new();
+    for work in works.iter().filter(|work| work.coming.as_ref().is_none_or(|coming| !coming.prepare)) {
+        let name = &work.slot.component;
+        let service = components.get(name).and_then(|definition| definition.compose.as_ref());
+        let (Some(service), Some(found)) = (service, scene.resolution(&work.agent, name)) else { continue };
+        for place in &found.outdated {
+            let what = service.copied.get(place).map_or_else(|| place.clone(), |what| format!("{what} ({place})"));
+            said.insert(format!(
+                "{name}: the content of {what} is not what its containers have, and Compose takes that for no change; \
+                 `baton restart {name}` gives it to them"
+            ));
+        }
+    }
+    warnings.extend(said);
 }
 
 /// Gateways that traffic in scope needs and that do not run.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Puts `bytes` at `path` with the permissions `mode`: written beside it, synced, renamed, and the folder synced, so
@@ -12,8 +12,41 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// When a step fails; the old content is still there, unless only the folder's sync failed.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    put(path, bytes, mode, None)
+}
+
+/// The same to a file of somebody else: its mode and its owner are kept, and a link is followed. One that is not there
+/// is made with the permissions `mode`.
+///
+/// # Errors
+/// As [`write_atomic`]; and when the owner could not be kept.
+pub fn rewrite(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let path = followed(path)?;
+    match fs::metadata(&path) {
+        Ok(about) => put(&path, bytes, about.mode() & 0o7777, Some((about.uid(), about.gid()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => put(&path, bytes, mode, None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a path leads to at last, which need not be there.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    // As many as the kernel follows.
+    const LINKS_MAX: usize = 40;
+    let mut at = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&at) {
+            Ok(target) => at = folder_of(&at).join(target),
+            // No link, or nothing.
+            Err(_) => return Ok(at),
+        }
+    }
+    Err(io::Error::other(format!("{} is a link that leads nowhere", path.display())))
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let beside = beside(path)?;
-    let written = write_synced(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
+    let written = write_synced(&beside, bytes, mode, owner).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = written {
         // Best effort: what is left behind has a name that nobody reads.
         let _ = fs::remove_file(&beside);
@@ -22,8 +55,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_folder(folder_of(path))
 }
 
-fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+fn write_synced(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o600).open(path)?;
+    let about = file.metadata()?;
+    if let Some((uid, gid)) = owner.filter(|owner| *owner != (about.uid(), about.gid())) {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
     // The mode of `open` goes through the umask; this one does not.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
@@ -90,6 +127,25 @@ mod tests {
         assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(write_atomic(Path::new("/"), b"x", 0o600).is_err());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_keeps_its_mode_and_owner_and_a_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        rewrite(&link, b"made", 0o640).unwrap();
+        assert_eq!((fs::read(&real).unwrap(), fs::metadata(&real).unwrap().mode() & 0o7777), (b"made".to_vec(), 0o640));
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o444)).unwrap();
+        let foreign = std::os::unix::fs::chown(&real, Some(12_345), Some(54_321)).is_ok();
+        rewrite(&link, b"changed", 0o600).unwrap();
+        let about = fs::metadata(&real).unwrap();
+        assert_eq!((fs::read(&real).unwrap(), about.mode() & 0o7777), (b"changed".to_vec(), 0o444));
+        assert!(!foreign || (about.uid(), about.gid()) == (12_345, 54_321));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        std::os::unix::fs::symlink("round", folder.path().join("round")).unwrap();
+        assert!(rewrite(&folder.path().join("round"), b"x", 0o600).is_err());
     }
 
     #[test]

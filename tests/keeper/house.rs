@@ -122,6 +122,8 @@ pub fn definition(argv: &[&str]) -> Definition {
         singleton: false,
         depends_on: BTreeMap::new(),
         update: Update::default(),
+        rollback: None,
+        retain: RETAIN,
         ready: Ready::default(),
         traffic: Traffic::None,
         min_available: None,

@@ -200,6 +200,7 @@ impl Drop for Site {
         let filter = format!("label=com.docker.compose.project={}", self.name);
         // What a test made beside the project bears its name too.
         let (named, images) = (format!("name={}", self.name), format!("reference={}*", self.name));
+        let former = format!("baton/{}/*", self.name);
         let listed = |args: &[&str]| -> Vec<String> {
             let output = self.run("docker", args);
             String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
@@ -211,6 +212,7 @@ impl Drop for Site {
             (vec!["network", "ls", "-q", "--filter", &named], vec!["network", "rm"]),
             (vec!["volume", "ls", "-q", "--filter", &named], vec!["volume", "rm", "-f"]),
             (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &images], vec!["rmi", "-f"]),
+            (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", &former], vec!["rmi", "-f"]),
         ] {
             let found = listed(&list);
             if !found.is_empty() {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use baton::model::{
-    ComponentName, ComposeContainer, ComposeService, Definition, Digest, Drain, FleetName, InstanceId, Ready,
+    ComponentName, ComposeContainer, ComposeService, Definition, Digest, Drain, FleetName, InstanceId, RETAIN, Ready,
     RuntimeKind, Secret, Traffic, Update, compose_spec,
 };
 use baton::runtime::Blueprint;
@@ -164,6 +164,8 @@ impl Project {
             singleton: false,
             depends_on: BTreeMap::new(),
             update: Update::default(),
+            rollback: None,
+            retain: RETAIN,
             ready: Ready::default(),
             traffic: Traffic::None,
             min_available: None,

@@ -47,6 +47,8 @@ pub(crate) fn component(text: &str, replicas: u32) -> Definition {
         singleton: text == "scheduler",
         depends_on: BTreeMap::new(),
         update: Update::default(),
+        rollback: None,
+        retain: RETAIN,
         ready: Ready { probe: Some(Probe::Http("http://{address}:{port}/health".to_owned())), ..Ready::default() },
         traffic: Traffic::None,
         min_available: None,
@@ -68,6 +70,7 @@ pub(crate) fn manifest(components: Vec<Definition>) -> Manifest {
         stages: None,
         api_at: ApiAt::Last,
         components: components.into_iter().map(|definition| (definition.component.clone(), definition)).collect(),
+        notes: Vec::new(),
     }
 }
 
@@ -159,6 +162,7 @@ impl Fleet {
             env_file: definition.env_file.as_ref().map(|_| Digest(self.env_file.clone())),
             port_in_use: None,
             found: None,
+            outdated: Default::default(),
             problem: self.problems.get(&(agent.clone(), definition.component.clone())).cloned(),
         }
     }

@@ -47,6 +47,7 @@ impl Inner {
             containers,
             networks: asked.networks.clone(),
             volumes: asked.volumes.clone(),
+            copied: asked.copied.clone(),
             alone: asked.alone.clone(),
             follows: asked.follows.clone(),
             asked_hash: None,

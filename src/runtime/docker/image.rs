@@ -32,15 +32,24 @@ impl Inner {
         };
         let found = |image_id: Option<String>| Resolution { image_id, env_file, ..Resolution::default() };
         match self.image_id(image).await {
-            Ok(Some(id)) => found(Some(id)),
-            Ok(None) if !pull => found(None),
-            Ok(None) => match self.pull(image).await {
-                Ok(()) => match self.image_id(image).await {
-                    Ok(Some(id)) => found(Some(id)),
-                    Ok(None) => problem(format!("image {image} was pulled and is not there; pull it by hand and look")),
-                    Err(trouble) => problem(trouble.error.message),
-                },
+            Ok(Some(id)) => match self.former_image(definition, &id).await {
+                Ok(former) => found(Some(former.unwrap_or(id))),
                 Err(why) => problem(why),
+            },
+            Ok(None) => match self.former_image(definition, "").await {
+                Ok(Some(former)) => found(Some(former)),
+                // It may come back under its name.
+                _ if !pull => found(None),
+                _ => match self.pull(image).await {
+                    Ok(()) => match self.image_id(image).await {
+                        Ok(Some(id)) => found(Some(id)),
+                        Ok(None) => {
+                            problem(format!("image {image} was pulled and is not there; pull it by hand and look"))
+                        }
+                        Err(trouble) => problem(trouble.error.message),
+                    },
+                    Err(why) => problem(why),
+                },
             },
             Err(trouble) => problem(trouble.error.message),
         }

@@ -265,6 +265,7 @@ impl Inner {
 
     pub(super) async fn remove(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
         if let Some((id, _)) = self.records.entry(instance)? {
+            self.retain_image(instance, &id).await;
             self.delete(&id).await?;
             self.records
                 .update(&instance.slot, |record| {

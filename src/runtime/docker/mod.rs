@@ -10,6 +10,7 @@
 
 mod beside;
 mod body;
+mod copied;
 mod door;
 mod engine;
 mod found;
@@ -19,6 +20,7 @@ mod life;
 mod look;
 mod prepare;
 mod record;
+mod retain;
 mod runtime;
 mod volumes;
 

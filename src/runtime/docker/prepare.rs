@@ -57,6 +57,12 @@ impl Inner {
         if let Some(compose) = &blueprint.definition.compose {
             self.provide(instance, compose).await?;
             self.live_in(&mut wanted)?;
+            // Its name may stand for another image by now.
+            let now = self.image_id(wanted["Image"].as_str().unwrap_or_default()).await?.unwrap_or_default();
+            let former = self.former_image(&blueprint.definition, &now).await;
+            if let Some(id) = former.map_err(|why| refused(FailureKind::Missing, format!("{instance}: {why}")))? {
+                wanted["Image"] = Value::from(id);
+            }
         }
         if let Some(old) = old {
             if blueprint.definition.compose.is_some()
@@ -76,6 +82,7 @@ impl Inner {
             version: blueprint.version.clone(),
             first_port: blueprint.definition.ports.first().and_then(|port| draft.ports.get(&port.name).copied()),
             ports: draft.ports.clone(),
+            retain: Some(blueprint.definition.retain),
             ..Entry::default()
         };
         self.records

@@ -44,6 +44,9 @@ pub(super) struct Entry {
     pub(super) held: Option<Policy>,
     /// The signals that its present run was sent.
     pub(super) signalled: Signalled,
+    /// How many former images are kept when it takes another one's place. `None` for one that Baton did not make.
+    #[serde(default)]
+    pub(super) retain: Option<u32>,
 }
 
 /// A restart policy, as the engine names it.
@@ -131,6 +134,28 @@ impl Records {
         Ok(names.filter_map(|name| name.to_str()?.strip_suffix(".json")?.parse().ok()).collect())
     }
 
+    fn former_path(&self, component: &ComponentName) -> PathBuf {
+        self.folder.join("images").join(format!("{component}.json"))
+    }
+
+    /// Ids of images that a component's instances had here, the last one first.
+    pub(super) fn former(&self, component: &ComponentName) -> Result<Vec<String>, RuntimeError> {
+        let path = self.former_path(component);
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| broken(&path, "understand", &io::Error::new(io::ErrorKind::InvalidData, error))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(broken(&path, "read", &error)),
+        }
+    }
+
+    /// Puts them on the disk, synced. One at a time.
+    pub(super) async fn write_former(&self, component: &ComponentName, ids: &[String]) -> Result<(), RuntimeError> {
+        let path = self.former_path(component);
+        let text = serde_json::to_vec(ids).map_err(|error| broken(&path, "write", &error.into()))?;
+        self.put(path, text).await
+    }
+
     /// What the file says.
     pub(super) fn read(&self, slot: &SlotName) -> Result<SlotRecord, RuntimeError> {
         let path = self.path(slot);
@@ -147,13 +172,18 @@ impl Records {
         if self.read_only {
             return Ok(());
         }
-        let (folder, path) = (self.folder.clone(), self.path(slot));
+        let path = self.path(slot);
         let text = serde_json::to_vec(record).map_err(|error| broken(&path, "write", &error.into()))?;
+        self.put(path, text).await
+    }
+
+    async fn put(&self, path: PathBuf, text: Vec<u8>) -> Result<(), RuntimeError> {
+        let to = path.clone();
         let written = tokio::task::spawn_blocking(move || {
-            make_folder(&folder)?;
-            sys::files::write_atomic(&path, &text, 0o600)
+            make_folder(sys::files::folder_of(&to))?;
+            sys::files::write_atomic(&to, &text, 0o600)
         });
-        let failed = |error: &io::Error| broken(&self.path(slot), "write", error);
+        let failed = |error: &io::Error| broken(&path, "write", error);
         written.await.map_err(|error| failed(&io::Error::other(error)))?.map_err(|error| failed(&error))
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) records: Records,
     pub(super) fleet: String,
+    /// One at a time names former images.
+    pub(super) retaining: tokio::sync::Mutex<()>,
     /// The last list of all containers, and when it was made.
     pub(super) listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Listed>>)>>,
 }
@@ -68,6 +70,7 @@ impl DockerRuntime {
             engine: Engine::new(config.socket),
             records: Records::new(config.root.join("docker"), config.read_only),
             fleet: config.fleet.to_string(),
+            retaining: tokio::sync::Mutex::default(),
             listed: tokio::sync::Mutex::default(),
         };
         DockerRuntime { inner: Arc::new(inner), listener: Mutex::default() }
@@ -129,7 +132,8 @@ impl Runtime for DockerRuntime {
 
     async fn resolve(&self, definition: &Definition, pull: bool) -> Resolution {
         let found = self.inner.found(definition).await;
-        Resolution { found, ..self.inner.resolve(definition, pull).await }
+        let outdated = self.inner.outdated(definition).await;
+        Resolution { found, outdated, ..self.inner.resolve(definition, pull).await }
     }
 
     async fn slots(&self) -> Result<Vec<SlotName>, RuntimeError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{ComponentName, Definition, Drain, Ready, RuntimeKind, Traffic, Update};
+use crate::model::{ComponentName, Definition, Drain, RETAIN, Ready, RuntimeKind, Traffic, Update};
 
 /// A process component with nothing but a name.
 pub(crate) fn definition(component: &str) -> Definition {
@@ -23,6 +23,8 @@ pub(crate) fn definition(component: &str) -> Definition {
         singleton: false,
         depends_on: BTreeMap::new(),
         update: Update::default(),
+        rollback: None,
+        retain: RETAIN,
         ready: Ready::default(),
         traffic: Traffic::None,
         min_available: None,
