@@ -75,6 +75,16 @@ async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, h
     }
     let shown = loop {
         match plan::ask(connection, asked).await {
+            Ok(plan::Shown { lost_ground: Some(why), digest, .. }) => {
+                if !global.json {
+                    let plan = short(&digest);
+                    output::line(&format!(
+                        "the unfinished roll of plan {plan} cannot go on: {why}; it ends as superseded, and what there \
+                         is now is planned for anew"
+                    ));
+                }
+                supersede(connection).await?;
+            }
             Ok(shown) => break shown,
             Err(problem)
                 if problem.exit == Exit::Refused && how.wait_for_roll.is_some_and(|wait| begun.elapsed() < wait) =>
