@@ -58,6 +58,8 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
         Some(Source::Baton(path)) => return Ok(Some(Written { manifest: baton(&path)?, version: None })),
         Some(Source::Compose(selection)) => selection,
     };
+    let engine = PathBuf::from(super::hands::socket(global)?);
+    selection.engine = Some(engine.clone());
     let (compose, mut project) = read(&selection).await.map_err(told)?;
     if let Some(to) = to {
         let Some(variable) = project.version_variable().map(str::to_owned) else {
@@ -74,7 +76,6 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
         project = Project::read(&compose, &selection).await.map_err(told)?;
     }
     warn(&project);
-    let engine = compose::engine_socket().map_err(told)?;
     let (version, mut rehearsal) = tokio::try_join!(
         Version::read(&compose, &selection, &project),
         compose::rehearse(&compose, &selection, &project, &engine),
@@ -91,7 +92,21 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
         eprintln!("pulling the images of {}", missing.pulled.join(", "));
         let pulled = compose::pull(&compose, &selection, &missing.pulled).await;
         // Nothing was touched: what runs, runs.
-        pulled.map_err(|error| Problem::of(Exit::Refused, &error))?;
+        pulled.map_err(|error| {
+            let image = |service: &String| {
+                let image = rehearsal.whole.of_service(service).next().map_or("", |made| made.image.as_str());
+                format!("{image} ({service})")
+            };
+            let images = missing.pulled.iter().map(image).collect::<Vec<_>>().join(", ");
+            let why = crate::cause::chain(&error);
+            Problem::new(
+                Exit::Refused,
+                format!(
+                    "cannot pull {images}: {why}; nothing was touched. Check the tag, the registry and `docker login`, \
+                     or bring the image here yourself (`docker compose pull`, `docker load`), then run this again"
+                ),
+            )
+        })?;
         rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.map_err(told)?;
     }
     let mut manifest = compose::manifest::manifest(&project, Some(&rehearsal), places(&selection)).map_err(told)?;
@@ -107,9 +122,10 @@ pub(super) async fn written(global: &Global, to: Option<&str>, pull: bool) -> Re
 /// After a roll was taken back: the Compose file was not, and whoever types `docker compose up -d` next should know.
 pub(super) async fn tell_what_is_still_asked(global: &Global) {
     let still = async {
-        let Ok(Some(Source::Compose(selection))) = source(global) else { return None };
+        let Ok(Some(Source::Compose(mut selection))) = source(global) else { return None };
+        let engine = PathBuf::from(super::hands::socket(global).ok()?);
+        selection.engine = Some(engine.clone());
         let (compose, project) = read(&selection).await.ok()?;
-        let engine = compose::engine_socket().ok()?;
         let rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.ok()?;
         let touched: Vec<String> = rehearsal.now.touched().into_iter().map(str::to_owned).collect();
         (!touched.is_empty()).then(|| touched.join(", "))
@@ -143,6 +159,7 @@ fn source(global: &Global) -> Result<Option<Source>, Problem> {
         project_name: global.project_name.clone(),
         profiles: global.profile.clone(),
         env_files: global.env_file.clone(),
+        engine: None,
         variables: Default::default(),
     };
     if let [first, rest @ ..] = global.file.as_slice() {

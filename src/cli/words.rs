@@ -20,7 +20,9 @@ fn drained(report: &DrainReport) -> String {
         parts.push(format!("{left} still in flight"));
     }
     if report.killed {
-        parts.push("killed at the end of its grace".to_owned());
+        parts.push("killed at the end of its grace (it did not end on its stop signal: in a container its main process needs a \
+             handler, or the service `init: true`)"
+                .to_owned());
     }
     if report.closed > 0 {
         parts.push(format!("{} long connections closed", report.closed));

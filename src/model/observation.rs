@@ -167,6 +167,9 @@ pub struct Resolution {
     /// What runs of a service of a Compose project and was made by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Box<ComposeFound>>,
+    /// What people should know of an instance before it is stopped, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<(InstanceId, String)>,
 }
 
 /// What one agent reported.

@@ -10,6 +10,7 @@
 
 mod beside;
 mod body;
+mod endpoint;
 mod engine;
 mod found;
 mod host;
@@ -21,5 +22,6 @@ mod record;
 mod runtime;
 mod volumes;
 
+pub use endpoint::engine_socket;
 pub use engine::socket_of;
 pub use runtime::{DockerConfig, DockerRuntime};
