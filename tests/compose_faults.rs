@@ -1,5 +1,5 @@
-//! Compose projects in trouble: wrong input, engines that fail, and people who act in the middle of a roll. Each time the
-//! message says what to do, what served goes on or comes back, and the same `baton up` afterwards ends well.
+//! Compose projects in trouble: wrong input, engines that fail, and people who act in the middle of a roll. Each time
+//! the message says what to do, what served goes on or comes back, and the same `baton up` afterwards ends well.
 
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 #[path = "support/docker.rs"]
@@ -26,22 +26,24 @@ use docker::Site;
 /// More than any verb here takes, on a busy machine too.
 const BOUND: Duration = Duration::from_secs(240);
 
-/// Two services. Everything is quick to be ready and to end.
+/// Two services. Everything is quick to be ready and to end; what waits is patient, for machines that are busy.
 const SHOP: &str = r#"
 services:
   api:
     image: @:${TAG:-1}
     command: ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done"]
+    stop_grace_period: 60s
     restart: always
     deploy: { replicas: 2, update_config: { order: start-first } }
-    x-baton: { update: { monitor: 200ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms } }
+    x-baton: { update: { monitor: 200ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms, timeout: 20s } }
   worker:
     image: @:${TAG:-1}
     command: ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done"]
     depends_on: [api]
+    stop_grace_period: 60s
     restart: unless-stopped
     volumes: ["data:/data"]
-    x-baton: { update: { monitor: 200ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms } }
+    x-baton: { update: { monitor: 200ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms, timeout: 20s } }
 volumes: { data: {} }
 "#;
 
@@ -52,8 +54,10 @@ services:
     image: @:${TAG:-1}
     command: ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done"]
 "#;
-const QUICK: &str =
-    "    x-baton: { update: { monitor: 200ms }, ready: { exec: [/bin/busybox, \"true\"], every: 50ms } }\n";
+const QUICK: &str = r#"    x-baton:
+      update: { monitor: 200ms }
+      ready: { exec: ["/bin/busybox", "true"], every: 50ms, timeout: 20s }
+"#;
 
 struct Said {
     code: i32,

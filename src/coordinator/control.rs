@@ -156,7 +156,7 @@ impl Control for ControlService {
         }
         let (_, _, planned) = self.planned(&inner).await?;
         if planned.plan.digest.0 != request.expected_digest {
-            return Err(Status::failed_precondition(
+            return Err(Status::aborted(
                 "the fleet or its files changed since the plan was shown; run the command again to see the new plan",
             ));
         }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use super::docker::{Site, is_here};
-use super::{ONE, QUICK, compose_is_content, running, said, up, up_ends_well, verb};
+use super::{ONE, QUICK, Under, compose_is_content, running, said, up, up_ends_well, verb};
 
 #[test]
 fn a_port_that_somebody_else_has_is_named_and_the_old_one_serves_again() {
@@ -38,8 +38,8 @@ fn health_that_comes_and_goes_within_monitor_is_a_failure_and_the_old_one_comes_
     let script = "[ $$V = 1 ] || { [ -e /flip ] && /bin/busybox rm /flip; } || { : > /flip; false; }";
     let file = |script: &str| {
         site.compose_file(&format!(
-            "{ONE}    healthcheck: {{ test: [CMD, /bin/busybox, sh, -c, \"{script}\"], interval: 300ms, retries: 1 }}\n    \
-             x-baton: {{ update: {{ monitor: 20s }} }}\n"
+            "{ONE}    healthcheck:\n      test: [CMD, /bin/busybox, sh, -c, \"{script}\"]\n      \
+             interval: 300ms\n      retries: 1\n    x-baton: {{ update: {{ monitor: 20s }} }}\n"
         ));
     };
     file(script);
@@ -99,16 +99,27 @@ fn a_full_disk_is_told_and_with_room_it_goes_on() {
     site.compose_file(&format!("{ONE}{QUICK}"));
     site.compose_up("1");
     up_ends_well(&site, "1");
-    // Filled to the last byte.
     let filler = state.join("filler");
-    let mut file = std::fs::File::create(&filler).unwrap();
-    while std::io::Write::write_all(&mut file, &[0; 512]).is_ok() {}
+    // To the last byte.
+    let fill = || {
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 512]).is_ok() {}
+    };
+    fill();
     let full = up(&site, "2");
-    assert!([1, 5, 130].contains(&full.code), "{}: {}", full.code, full.text);
-    assert!(full.text.contains("full") || full.text.contains("No space left"), "{}", full.text);
+    assert_eq!(full.code, 5, "{}", full.text);
+    assert!(full.text.contains("no space is left in") && full.text.contains("free some"), "{}", full.text);
     assert_eq!(running(&site, "w"), 1, "{}", full.text);
-    std::fs::remove_file(filler).unwrap();
-    up_ends_well(&site, "2");
+    std::fs::remove_file(&filler).unwrap();
+    // And in the middle: what cannot be written down is not done.
+    let mut under = Under::way(&site, "2");
+    under.until("w-1.2: prepare done");
+    fill();
+    let middle = under.end();
+    assert!([1, 3, 5, 130].contains(&middle.code), "{}: {}", middle.code, middle.text);
+    std::fs::remove_file(&filler).unwrap();
+    let again = up_ends_well(&site, "2");
+    assert_eq!(running(&site, "w"), 1, "{}\nand again: {again}", middle.text);
     compose_is_content(&site, "2");
     drop(mounted);
 }

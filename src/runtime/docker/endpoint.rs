@@ -50,8 +50,8 @@ fn find(named: Option<&str>, context: Option<&str>, folder: Option<&Path>) -> Re
         // The address itself may carry a password.
         let scheme = host.and_then(|host| host.split_once("://")).map_or("something else", |(scheme, _)| scheme);
         missing(format!(
-            "leads to an engine over {scheme}, and Baton reaches an engine over its Unix socket only (for one on another \
-             host run `baton agent` there)"
+            "leads to an engine over {scheme}, and Baton reaches an engine over its Unix socket only (for one on \
+             another host run `baton agent` there)"
         ))
     })
 }
