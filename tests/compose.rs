@@ -6,9 +6,7 @@ mod docker;
 
 use std::collections::BTreeSet;
 
-use baton::compose::{
-    Compose, ComposeError, Project, Rehearsal, Selection, Version, engine_socket, manifest, rehearse,
-};
+use baton::compose::{Compose, ComposeError, Project, Rehearsal, Selection, Version, manifest, rehearse};
 use baton::model::{Manifest, Probe, Role};
 use docker::{Site, is_here};
 use serde_json::Value;
@@ -53,11 +51,16 @@ fn selection(site: &Site, variables: &[(&str, &str)]) -> Selection {
     Selection { folder: site.path(""), variables, ..Selection::default() }
 }
 
+fn engine() -> std::path::PathBuf {
+    let named = std::env::var("DOCKER_HOST").ok();
+    baton::runtime::docker::engine_socket(named.as_deref()).expect("a Unix socket").into()
+}
+
 async fn try_read(site: &Site, variables: &[(&str, &str)]) -> Result<Read, ComposeError> {
     let compose = Compose::find().await?;
     let selection = selection(site, variables);
     let project = Project::read(&compose, &selection).await?;
-    let rehearsal = rehearse(&compose, &selection, &project, &engine_socket()?).await?;
+    let rehearsal = rehearse(&compose, &selection, &project, &engine()).await?;
     let manifest = manifest::manifest(&project, Some(&rehearsal), None)?;
     Ok(Read { project, rehearsal, manifest })
 }

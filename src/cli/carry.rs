@@ -18,6 +18,8 @@ use crate::model::{ComponentName, Definition, Manifest};
 use crate::planner::{Ask, render};
 use crate::proto::v1::{BeginRequest, OperateRequest};
 
+/// How often a plan that time has overtaken is made again.
+const REPLANS: u32 = 5;
 /// Between two looks while waiting for another roll's end.
 const WAIT_PACE: Duration = Duration::from_millis(250);
 
@@ -132,12 +134,47 @@ pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Resul
 
 async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, how: &HowArgs) -> Result<Exit, Problem> {
     let begun = Instant::now();
-    let left = |begun: Instant| how.timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
     if asked.supersede {
         supersede(connection).await?;
     }
+    // With --yes nobody has looked at the plan: one that time has overtaken (a container got ready) is made again.
+    let mut again = if how.yes { REPLANS } else { 0 };
+    loop {
+        match carry_planned(global, connection, asked, how, begun).await? {
+            Some(exit) => return Ok(exit),
+            None if again == 0 => {
+                return Err(Problem::new(
+                    Exit::Refused,
+                    "the fleet or its files changed since the plan was shown; run the command again to see the new \
+                     plan",
+                ));
+            }
+            None => again -= 1,
+        }
+    }
+}
+
+/// Plans, asks and carries out. `None`: what was planned for has changed meanwhile, and nothing was touched.
+async fn carry_planned(
+    global: &Global,
+    connection: &mut Connection,
+    asked: &Asked,
+    how: &HowArgs,
+    begun: Instant,
+) -> Result<Option<Exit>, Problem> {
+    let left = |begun: Instant| how.timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
     let shown = loop {
         match plan::ask(connection, asked).await {
+            Ok(plan::Shown { lost_ground: Some(why), digest, .. }) => {
+                if !global.json {
+                    let plan = short(&digest);
+                    output::line(&format!(
+                        "the unfinished roll of plan {plan} cannot go on: {why}; it ends as superseded, and what there \
+                         is now is planned for anew"
+                    ));
+                }
+                supersede(connection).await?;
+            }
             Ok(shown) => break shown,
             Err(problem)
                 if problem.exit == Exit::Refused && how.wait_for_roll.is_some_and(|wait| begun.elapsed() < wait) =>
@@ -161,7 +198,7 @@ async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, h
             output::line(&format!("going on with the unfinished roll of plan {}", short(&shown.digest)));
         }
         go_on(connection).await?;
-        return follow::follow(global, connection, Follow { roll, timeout: left(begun), wanted: None }).await;
+        return follow::follow(global, connection, Follow { roll, timeout: left(begun), wanted: None }).await.map(Some);
     }
     if let Some(report) = &shown.report
         && !global.json
@@ -172,34 +209,36 @@ async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, h
         if global.json {
             output::line(&serde_json::json!({ "event": "nothing-to-do" }).to_string());
         }
-        return Ok(Exit::Done);
+        return Ok(Some(Exit::Done));
     }
     if !confirm("Carry this out?", how.yes)? {
         output::line("nothing was touched");
-        return Ok(Exit::Stopped);
+        return Ok(Some(Exit::Stopped));
     }
     if let Some(commit) = &asked.commit {
         commit.owe(global, &connection.fleet, &shown.digest);
     }
     let request = BeginRequest { plan: Some(asked.request(connection)?), expected_digest: shown.digest };
-    let reply = connection.client.begin(request).await.map_err(|status| {
-        if went_away(&status) {
-            // Not "refused": it may have begun, and then nobody is left who could say so.
-            return Problem::new(
+    let reply = match connection.client.begin(request).await {
+        Ok(reply) => reply,
+        Err(status) if status.code() == tonic::Code::Aborted => return Ok(None),
+        // Not "refused": it may have begun, and then nobody is left who could say so.
+        Err(status) if went_away(&status) => {
+            return Err(Problem::new(
                 Exit::Interrupted,
                 "the coordinator went away while it was asked to begin, so whether the roll began is not known; the \
                  same command begins it or goes on with it",
-            );
+            ));
         }
-        status.into()
-    })?;
+        Err(status) => return Err(status.into()),
+    };
     let reply = reply.into_inner();
     if reply.nothing_to_do {
-        return Ok(Exit::Done);
+        return Ok(Some(Exit::Done));
     }
     // The success of a rollback reads as "rolled back": where somebody asked for one, that is success.
     let wanted = asked.ask.is_none().then_some(Exit::RolledBack);
-    follow::follow(global, connection, Follow { roll: reply.roll, timeout: left(begun), wanted }).await
+    follow::follow(global, connection, Follow { roll: reply.roll, timeout: left(begun), wanted }).await.map(Some)
 }
 
 fn short(digest: &str) -> &str {

@@ -152,7 +152,10 @@ impl Embedded {
 
     async fn stop(self) {
         let _ = self.stop.send(());
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.agent).await;
+        // One that has failed has been heard already, and must not be asked again.
+        if !self.agent.is_finished() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.agent).await;
+        }
         let _ = self.coordinator.stop().await;
     }
 }

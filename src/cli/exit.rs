@@ -76,9 +76,10 @@ impl From<tonic::Status> for Problem {
         }
         let exit = match status.code() {
             tonic::Code::InvalidArgument => Exit::Usage,
-            tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
-                Exit::Refused
-            }
+            tonic::Code::FailedPrecondition
+            | tonic::Code::PermissionDenied
+            | tonic::Code::Unauthenticated
+            | tonic::Code::Aborted => Exit::Refused,
             tonic::Code::Unavailable => {
                 return Problem::new(Exit::Refused, format!("the coordinator went away: {}", status.message()));
             }

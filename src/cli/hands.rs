@@ -14,7 +14,7 @@ use super::args::Global;
 use super::exit::Problem;
 use crate::model::{FleetName, Manifest, RuntimeKind};
 use crate::runtime::Runtime;
-use crate::runtime::docker::{DockerConfig, DockerRuntime, socket_of};
+use crate::runtime::docker::{DockerConfig, DockerRuntime, engine_socket};
 use crate::runtime::process::{KeeperCommand, ProcessConfig, ProcessRuntime};
 use crate::runtime::several::Several;
 
@@ -36,8 +36,13 @@ fn processes(folder: &Path, address: Option<&str>) -> Result<Arc<dyn Runtime>, P
     })))
 }
 
+/// The engine's Unix socket: the same for Compose and for the agent.
+pub(super) fn socket(global: &Global) -> Result<String, Problem> {
+    engine_socket(global.docker_host.as_deref()).map_err(|why| Problem::new(Exit::Usage, why))
+}
+
 fn containers(global: &Global, fleet: &FleetName, folder: &Path, read_only: bool) -> Result<DockerRuntime, Problem> {
-    let socket = socket_of(global.docker_host.as_deref()).map_err(|why| Problem::new(Exit::Usage, why))?;
+    let socket = socket(global)?;
     Ok(DockerRuntime::new(DockerConfig { root: folder.to_owned(), fleet: fleet.clone(), socket, read_only }))
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Shown {
     pub(super) digest: String,
     pub(super) changes: bool,
     pub(super) unfinished: Option<String>,
+    /// Why that roll cannot go on.
+    pub(super) lost_ground: Option<String>,
     pub(super) report: Option<Report>,
     pub(super) plan: Plan,
 }
@@ -59,6 +61,7 @@ pub(super) async fn ask(connection: &mut Connection, asked: &Asked) -> Result<Sh
         digest: reply.plan_digest,
         changes: reply.changes,
         unfinished: Some(reply.unfinished_roll).filter(|roll| !roll.is_empty()),
+        lost_ground: Some(reply.lost_ground).filter(|why| !why.is_empty()),
         report: if reply.report_json.is_empty() {
             None
         } else {

@@ -75,6 +75,8 @@ pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> 
         }
         Some(Source::Compose(selection)) => selection,
     };
+    let engine = PathBuf::from(super::hands::socket(global)?);
+    selection.engine = Some(engine.clone());
     let (compose, mut project) = read(&selection).await.map_err(told)?;
     if let Ok(fleet) = FleetName::new(project.name.clone())
         && let Some((variable, value)) = commit::settle(global, &fleet, why != Purpose::Look).await?
@@ -106,7 +108,6 @@ pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> 
         project = Project::read(&compose, &selection).await.map_err(told)?;
     }
     warn(&project);
-    let engine = compose::engine_socket().map_err(told)?;
     let (version, mut rehearsal) = tokio::try_join!(
         Version::read(&compose, &selection, &project),
         compose::rehearse(&compose, &selection, &project, &engine),
@@ -123,7 +124,21 @@ pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> 
         eprintln!("pulling the images of {}", missing.pulled.join(", "));
         let pulled = compose::pull(&compose, &selection, &missing.pulled).await;
         // Nothing was touched: what runs, runs.
-        pulled.map_err(|error| Problem::of(Exit::Refused, &error))?;
+        pulled.map_err(|error| {
+            let image = |service: &String| {
+                let image = rehearsal.whole.of_service(service).next().map_or("", |made| made.image.as_str());
+                format!("{image} ({service})")
+            };
+            let images = missing.pulled.iter().map(image).collect::<Vec<_>>().join(", ");
+            let why = crate::cause::chain(&error);
+            Problem::new(
+                Exit::Refused,
+                format!(
+                    "cannot pull {images}: {why}; nothing was touched. Check the tag, the registry and `docker login`, \
+                     or bring the image here yourself (`docker compose pull`, `docker load`), then run this again"
+                ),
+            )
+        })?;
         rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.map_err(told)?;
     }
     let mut manifest = compose::manifest::manifest(&project, Some(&rehearsal), places(&selection)).map_err(told)?;
@@ -139,9 +154,10 @@ pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> 
 /// After a roll was taken back: the Compose file was not, and whoever types `docker compose up -d` next should know.
 pub(super) async fn tell_what_is_still_asked(global: &Global) {
     let still = async {
-        let Ok(Some(Source::Compose(selection))) = source(global) else { return None };
+        let Ok(Some(Source::Compose(mut selection))) = source(global) else { return None };
+        let engine = PathBuf::from(super::hands::socket(global).ok()?);
+        selection.engine = Some(engine.clone());
         let (compose, project) = read(&selection).await.ok()?;
-        let engine = compose::engine_socket().ok()?;
         let rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.ok()?;
         let touched: Vec<String> = rehearsal.now.touched().into_iter().map(str::to_owned).collect();
         (!touched.is_empty()).then(|| touched.join(", "))
@@ -182,6 +198,7 @@ fn source(global: &Global) -> Result<Option<Source>, Problem> {
         project_name: global.project_name.clone(),
         profiles: global.profile.clone(),
         env_files: global.env_file.clone(),
+        engine: None,
         variables: Default::default(),
     };
     if let [first, rest @ ..] = global.file.as_slice() {

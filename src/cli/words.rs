@@ -20,7 +20,8 @@ fn drained(report: &DrainReport) -> String {
         parts.push(format!("{left} still in flight"));
     }
     if report.killed {
-        parts.push("killed at the end of its grace".to_owned());
+        let fix = "in a container its main process needs a handler for the stop signal, or the service `init: true`";
+        parts.push(format!("killed at the end of its grace ({fix})"));
     }
     if report.closed > 0 {
         parts.push(format!("{} long connections closed", report.closed));

@@ -19,6 +19,9 @@ const WORDS_MAX: usize = 64 << 10;
 /// For a command that touches no engine.
 const QUICK: Duration = Duration::from_secs(30);
 
+/// What else would lead Compose to an engine.
+pub(super) const ELSEWHERE: [&str; 4] = ["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
+
 /// Compose v2 or newer.
 #[derive(Clone, Debug)]
 pub struct Compose {
@@ -42,6 +45,8 @@ pub struct Selection {
     pub profiles: Vec<String>,
     /// `--env-file`
     pub env_files: Vec<PathBuf>,
+    /// The engine's Unix socket. `None`: as Compose finds it.
+    pub engine: Option<PathBuf>,
     /// Variables that win over those of the environment and of `.env`.
     pub variables: BTreeMap<String, String>,
 }
@@ -136,6 +141,14 @@ impl Compose {
             command.current_dir(&selection.folder);
         }
         command.envs(&selection.variables);
+        if let Some(engine) = &selection.engine {
+            let mut address = OsString::from("unix://");
+            address.push(engine);
+            command.env("DOCKER_HOST", address);
+            ELSEWHERE.iter().for_each(|name| {
+                command.env_remove(name);
+            });
+        }
         command.envs(environment.set.iter().map(|(name, value)| (*name, value)));
         environment.unset.iter().for_each(|name| {
             command.env_remove(name);

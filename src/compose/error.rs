@@ -62,17 +62,13 @@ pub enum ComposeError {
         /// Where, and what was expected.
         why: String,
     },
-    /// The engine's address is none that Baton can go to.
-    #[error("DOCKER_HOST is {address:?}; Baton reaches the engine over a Unix socket: write unix:///PATH, or unset it")]
-    Address {
-        /// As given, without anything that could be a password.
-        address: String,
-    },
     /// The engine is not there.
-    #[error("the Docker Engine does not answer at {}; {}", socket.display(), advice(source))]
+    #[error("the Docker Engine does not answer at {} ({asked}); {}", socket.display(), advice(source))]
     Engine {
         /// Where it was tried.
         socket: PathBuf,
+        /// What it was asked.
+        asked: String,
         /// What the system said.
         #[source]
         source: std::io::Error,
@@ -113,6 +109,10 @@ fn advice(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => {
             "this user may not use it: run as root, or add the user to the group docker and log in again"
+        }
+        std::io::ErrorKind::TimedOut => {
+            "it takes connections and is silent: look at its log (`journalctl -u docker`), start it again if it hangs, \
+             then run this again"
         }
         _ => "start it (`systemctl start docker`), or name another with DOCKER_HOST=unix:///PATH",
     }

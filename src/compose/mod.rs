@@ -28,5 +28,5 @@ pub use command::{Compose, Selection};
 pub use error::ComposeError;
 pub use project::Project;
 pub use recording::Recording;
-pub use rehearsal::{Missing, Rehearsal, engine_socket, pull, rehearse};
+pub use rehearsal::{Missing, Rehearsal, pull, rehearse};
 pub use version::Version;

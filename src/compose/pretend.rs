@@ -39,8 +39,8 @@ pub(super) struct Pretend {
 struct Shared {
     ledger: Mutex<Option<Ledger>>,
     engine: PathBuf,
-    /// The first time that the real engine did not answer.
-    failed: Mutex<Option<io::Error>>,
+    /// The first question that the real engine did not answer, and why.
+    failed: Mutex<Option<(String, io::Error)>>,
 }
 
 impl Pretend {
@@ -66,12 +66,12 @@ impl Pretend {
     }
 
     /// Ends, and hands over what was written; an error when the real engine did not answer once.
-    pub(super) fn stop(self) -> Result<Ledger, io::Error> {
+    pub(super) fn stop(self) -> Result<Ledger, (String, io::Error)> {
         if let Some(error) = lock(&self.shared.failed).take() {
             return Err(error);
         }
         let ledger = lock(&self.shared.ledger).take();
-        ledger.ok_or_else(|| io::Error::other("the rehearsal has ended already"))
+        ledger.ok_or_else(|| ("nothing more".to_owned(), io::Error::other("the rehearsal has ended already")))
     }
 }
 
@@ -136,13 +136,17 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let bytes = if value.is_null() { Bytes::new() } else { value.to_string().into() };
             (StatusCode::from_u16(status).unwrap_or(StatusCode::OK), HeaderMap::new(), bytes)
         }
+        // One question that was not answered is the end of it: Compose asks again and again, and each would wait.
+        Reply::Upstream if lock(&shared.failed).is_some() => {
+            return Ok(said(StatusCode::BAD_GATEWAY, "the engine does not answer"));
+        }
         Reply::Upstream => match tokio::time::timeout(ANSWER_MAX, upstream(&shared.engine, &head, &target)).await {
             Ok(Ok((status, headers, body))) => {
                 let (status, body) = shown(&shared, &head, &target, status, body);
                 (status, headers, body)
             }
-            Ok(Err(error)) => return Ok(shared.lost(error)),
-            Err(_) => return Ok(shared.lost(io::ErrorKind::TimedOut.into())),
+            Ok(Err(error)) => return Ok(shared.lost(&head, error)),
+            Err(_) => return Ok(shared.lost(&head, io::ErrorKind::TimedOut.into())),
         },
     };
     let mut response = Response::new(Full::new(body));
@@ -171,8 +175,8 @@ fn shown(
 }
 
 impl Shared {
-    fn lost(&self, error: io::Error) -> Response<Full<Bytes>> {
-        lock(&self.failed).get_or_insert(error);
+    fn lost(&self, head: &http::request::Parts, error: io::Error) -> Response<Full<Bytes>> {
+        lock(&self.failed).get_or_insert((format!("{} {}", head.method, head.uri.path()), error));
         said(StatusCode::BAD_GATEWAY, "the engine does not answer")
     }
 }
@@ -181,6 +185,18 @@ fn said(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(serde_json::json!({ "message": message }).to_string().into()));
     *response.status_mut() = status;
     response
+}
+
+/// Asks the real engine whether it is there.
+///
+/// # Errors
+/// When it is not, or says anything else than that it is well.
+pub(super) async fn greet(engine: &Path) -> io::Result<()> {
+    let (head, ()) = Request::get("/_ping").body(()).map_err(io::Error::other)?.into_parts();
+    match upstream(engine, &head, "/_ping").await? {
+        (status, _, _) if status.is_success() => Ok(()),
+        (status, _, _) => Err(io::Error::other(format!("it answers with status {status}"))),
+    }
 }
 
 /// Asks the real engine, at the version that Compose speaks: the path is kept.

@@ -1,13 +1,11 @@
 //! Letting Compose run where nothing happens.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use tokio::net::UnixStream;
-
-use super::command::Environment;
+use super::command::{ELSEWHERE, Environment};
 use super::ledger::{Ledger, Stage};
-use super::pretend::Pretend;
+use super::pretend::{self, Pretend};
 use super::{Compose, ComposeError, Project, Recording, Selection};
 
 /// For one run of Compose. It takes a fraction of a second; half a second more for each layer of `depends_on` in a
@@ -15,10 +13,8 @@ use super::{Compose, ComposeError, Project, Recording, Selection};
 const REHEARSAL_MAX: Duration = Duration::from_secs(120);
 /// For all images together, over whatever line there is.
 const PULL_MAX: Duration = Duration::from_secs(60 * 60);
-/// For the engine to take a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-
-const USUAL_SOCKET: &str = "/var/run/docker.sock";
+/// For the engine to say that it is there.
+const GREET_MAX: Duration = Duration::from_secs(5);
 
 /// What Compose would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,27 +59,6 @@ pub async fn pull(compose: &Compose, selection: &Selection, services: &[String])
     compose.run(selection, &args, &Environment::default(), PULL_MAX).await.map(drop)
 }
 
-/// The engine's Unix socket: `DOCKER_HOST`, else the usual one.
-///
-/// # Errors
-/// When `DOCKER_HOST` is something else than a Unix socket.
-pub fn engine_socket() -> Result<PathBuf, ComposeError> {
-    socket_of(std::env::var("DOCKER_HOST").ok().as_deref())
-}
-
-fn socket_of(address: Option<&str>) -> Result<PathBuf, ComposeError> {
-    match address.filter(|address| !address.is_empty()) {
-        None => Ok(PathBuf::from(USUAL_SOCKET)),
-        Some(address) => match address.strip_prefix("unix://") {
-            Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
-            // What stands before an @ can be a password.
-            _ => Err(ComposeError::Address {
-                address: address.rsplit('@').next().unwrap_or_default().chars().take(80).collect(),
-            }),
-        },
-    }
-}
-
 /// Lets Compose do `up` twice, at once: to what there is, and from nothing. Neither touches anything.
 ///
 /// # Errors
@@ -94,11 +69,15 @@ pub async fn rehearse(
     project: &Project,
     engine: &Path,
 ) -> Result<Rehearsal, ComposeError> {
-    let unreachable = |source| ComposeError::Engine { socket: engine.to_owned(), source };
-    match tokio::time::timeout(CONNECT_MAX, UnixStream::connect(engine)).await {
-        Ok(connected) => drop(connected.map_err(unreachable)?),
-        Err(_) => return Err(unreachable(std::io::ErrorKind::TimedOut.into())),
-    }
+    // Compose would wait much longer, and ask again.
+    let greeted = match tokio::time::timeout(GREET_MAX, pretend::greet(engine)).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    };
+    greeted.map_err(|source| {
+        let asked = "asked for GET /_ping".to_owned();
+        ComposeError::Engine { socket: engine.to_owned(), asked, source }
+    })?;
     let (now, whole) = tokio::try_join!(
         run(compose, selection, project, engine, Stage::AsItIs),
         run(compose, selection, project, engine, Stage::Empty),
@@ -122,12 +101,12 @@ async fn run(
         Stage::Empty if project.has_content => &["up", "-d", "--no-build", "--quiet-pull"],
         _ => &["up", "--no-start", "--no-build", "--quiet-pull"],
     };
-    let environment = Environment {
-        set: vec![("DOCKER_HOST", pretend.address().into())],
-        unset: vec!["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"],
-    };
+    let environment = Environment { set: vec![("DOCKER_HOST", pretend.address().into())], unset: ELSEWHERE.to_vec() };
     let ended = compose.run(selection, how, &environment, REHEARSAL_MAX).await;
-    let ledger = pretend.stop().map_err(|source| ComposeError::Engine { socket: engine.to_owned(), source })?;
+    let ledger = pretend.stop().map_err(|(asked, source)| {
+        let asked = format!("asked for {asked}");
+        ComposeError::Engine { socket: engine.to_owned(), asked, source }
+    })?;
     // What it did not know may be why Compose failed, so it is told first.
     if !ledger.unknown.is_empty() {
         return Err(ComposeError::Unknown { version: compose.version().to_owned(), asked: ledger.unknown });
@@ -140,15 +119,6 @@ async fn run(
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_engine_is_behind_a_unix_socket_and_no_password_is_repeated() {
-        assert_eq!(socket_of(None).unwrap(), Path::new(USUAL_SOCKET));
-        assert_eq!(socket_of(Some("")).unwrap(), Path::new(USUAL_SOCKET));
-        assert_eq!(socket_of(Some("unix:///run/x.sock")).unwrap(), Path::new("/run/x.sock"));
-        let said = socket_of(Some("ssh://me:hunter2@host")).unwrap_err().to_string();
-        assert!(said.contains("host") && said.contains("unix:///PATH") && !said.contains("hunter2"), "{said}");
-    }
-
     #[tokio::test]
     async fn an_engine_that_is_not_there_is_named_with_what_to_do() {
         let compose = Compose::find().await;
@@ -157,5 +127,17 @@ mod tests {
         let error = rehearse(&compose, &Selection::default(), &Project::default(), nowhere).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("/nonexistent/engine.sock") && text.contains("systemctl start docker"), "{text}");
+    }
+    #[tokio::test]
+    async fn an_engine_that_takes_connections_and_is_silent_is_told_within_seconds() {
+        let Ok(compose) = Compose::find().await else { return }; // tests/compose.rs says what to install
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("engine.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let begun = std::time::Instant::now();
+        let error = rehearse(&compose, &Selection::default(), &Project::default(), &socket).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("GET /_ping") && text.contains("is silent"), "{text}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     }
 }

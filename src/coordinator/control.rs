@@ -121,12 +121,14 @@ impl Control for ControlService {
         {
             let same = manifest.as_ref().is_some_and(|manifest| planning::same_request(&ask, manifest, unfinished));
             if same {
+                let lost_ground = planning::lost_ground(&self.core, &snapshot).await?.unwrap_or_default();
                 return Ok(Response::new(PlanReply {
                     plan_digest: unfinished.digest.to_string(),
                     plan_json: json("plan", unfinished)?,
                     report_json: vec![],
                     changes: true,
                     unfinished_roll: roll.to_string(),
+                    lost_ground,
                 }));
             }
             if !matches!(ask, Ask::Up { .. }) || request.pull {
@@ -140,6 +142,7 @@ impl Control for ControlService {
             plan_json: json("plan", &planned.plan)?,
             changes: !planned.plan.is_noop(),
             unfinished_roll: String::new(),
+            lost_ground: String::new(),
         }))
     }
 
@@ -153,7 +156,7 @@ impl Control for ControlService {
         }
         let (_, _, planned) = self.planned(&inner).await?;
         if planned.plan.digest.0 != request.expected_digest {
-            return Err(Status::failed_precondition(
+            return Err(Status::aborted(
                 "the fleet or its files changed since the plan was shown; run the command again to see the new plan",
             ));
         }

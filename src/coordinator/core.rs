@@ -350,6 +350,7 @@ impl Core {
                     attached: node.attached().cloned().collect(),
                     turned_away: self.turned_away.notices(),
                     unfinished,
+                    counts_on: engine.counts_on(),
                 });
             }
             Message::Begin { plan, definitions, actor, reason, answer } => {

@@ -1,14 +1,14 @@
 //! What tasks ask of the coordinator's loop, and what they get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::engine::{FleetView, News, Request, RollSummary};
 use crate::model::{
-    AgentHello, AgentId, ComponentName, Definition, Digest, Inventory, Plan, Refusal, RollId, RollNumber, SlotName,
-    ToAgent, ToCoordinator,
+    AgentHello, AgentId, ComponentName, Definition, Digest, InstanceId, Inventory, Plan, Refusal, RollId, RollNumber,
+    SlotName, ToAgent, ToCoordinator,
 };
 
 /// One piece of news with its place.
@@ -48,6 +48,8 @@ pub(super) struct Snapshot {
     /// What shows that the journal is older than the fleet.
     pub(super) older: Option<String>,
     pub(super) unfinished: Option<(RollId, RollNumber, Box<Plan>)>,
+    /// Instances without which it cannot go on, while nobody carries it on.
+    pub(super) counts_on: BTreeSet<InstanceId>,
     /// The last roll that changed the fleet and has ended.
     pub(super) last: Option<(RollId, RollNumber, Box<Plan>)>,
 }

@@ -89,7 +89,8 @@ pub enum CoordinatorError {
 pub struct Coordinator {
     handle: CoreHandle,
     addresses: Vec<Address>,
-    task: tokio::task::JoinHandle<Result<(), CoordinatorError>>,
+    /// `None`: its end was heard.
+    task: Option<tokio::task::JoinHandle<Result<(), CoordinatorError>>>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
@@ -107,7 +108,7 @@ impl Coordinator {
         }
         let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let task = tokio::spawn(serve(core, listeners, config, stopped));
+        let task = Some(tokio::spawn(serve(core, listeners, config, stopped)));
         Ok(Self { handle, addresses, task, stop })
     }
 
@@ -126,7 +127,11 @@ impl Coordinator {
     /// # Errors
     /// When the journal failed: the process must end.
     pub async fn ended(&mut self) -> Result<(), CoordinatorError> {
-        (&mut self.task).await.unwrap_or(Err(CoordinatorError::Lost))
+        let Some(task) = &mut self.task else { return Ok(()) };
+        let ended = task.await.unwrap_or(Err(CoordinatorError::Lost));
+        // A task that was heard must not be asked again.
+        self.task = None;
+        ended
     }
 
     /// Stops it. What runs goes on; a roll goes on with the next start.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::core::{CoreHandle, Message, Snapshot, Turned};
 use crate::engine::Engine;
 use crate::journal::{SpecStore, SpecStoreError};
-use crate::model::{AgentId, ComponentName, Definition, Digest, Inventory, Manifest, Plan, PlanKind, RollId};
+use crate::model::{
+    AgentId, ComponentName, Definition, Digest, InstanceId, Inventory, Manifest, Plan, PlanKind, RollId,
+};
 use crate::node::Knowledge;
 use crate::planner::{self, Ask, History, PlanError, Planned, PlanningInput};
 
@@ -208,6 +210,23 @@ pub(super) async fn roll_back(core: CoreHandle, roll: RollId) {
         }
         tokio::time::sleep(ROLLBACK_RETRY).await;
     }
+}
+
+/// Why an unfinished roll that nobody carries on cannot go on, for people; `None`: it can, as far as anybody knows.
+pub(super) async fn lost_ground(core: &CoreHandle, snapshot: &Snapshot) -> Result<Option<String>, Turned> {
+    if snapshot.counts_on.is_empty() {
+        return Ok(None);
+    }
+    let found = gather(core, &snapshot.attached, &BTreeMap::new(), false).await?;
+    let slot = |instance: &InstanceId| found.values().find_map(|inventory| inventory.slots.get(&instance.slot));
+    // Of a slot that no agent has reported nothing is known, except where it was asked and has none.
+    let all = snapshot.history.inventories.keys().all(|agent| found.contains_key(agent));
+    let is_gone = |instance: &&InstanceId| match slot(instance) {
+        Some(slot) => slot.instances.iter().all(|one| one.id != **instance),
+        None => all,
+    };
+    let gone: Vec<String> = snapshot.counts_on.iter().filter(is_gone).map(ToString::to_string).collect();
+    Ok((!gone.is_empty()).then(|| format!("somebody else has removed {}", gone.join(", "))))
 }
 
 /// Whether a request for `up` asks for what the unfinished roll is doing.

@@ -13,6 +13,7 @@
 //! | `roll`, `index` | where each step stands; those that wait for nothing else; who has a place |
 //! | `known` | what agents reported, brought up to date by outcomes; settling by observation |
 //! | `budget` | the floor |
+//! | `ground` | what an interrupted roll still counts on |
 //! | `act`, `schedule` | from a ready step to a list on its way |
 //! | `decide`, `apply` | the machine |
 //! | `look`, `hold` | what people see |
@@ -32,6 +33,7 @@ mod effect;
 mod error;
 mod event;
 mod graph;
+mod ground;
 mod hold;
 mod index;
 mod known;

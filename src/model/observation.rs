@@ -171,6 +171,9 @@ pub struct Resolution {
     /// there is another one than it would be today.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub outdated: BTreeSet<String>,
+    /// What people should know of an instance before it is stopped, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<(InstanceId, String)>,
 }
 
 /// What one agent reported.

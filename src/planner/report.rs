@@ -22,6 +22,7 @@ pub(super) fn report(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Report {
     let mut warnings = draft.warnings.clone();
     weak_readiness(draft, &mut warnings);
     past_the_gateway(draft, &mut warnings);
+    warnings.extend(what_goes(draft, scene));
     Report {
         headline: headline(draft, plan, scene),
         reasons: if noop { Vec::new() } else { draft.layout.reasons.clone() },
@@ -345,6 +346,16 @@ fn weak_readiness(draft: &Draft, warnings: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// What agents said of instances that are to be stopped.
+fn what_goes(draft: &Draft, scene: &Scene<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for going in draft.works.iter().flat_map(|work| &work.going).filter(|going| going.runs) {
+        let told = scene.resolution(&going.agent, &going.id.slot.component).into_iter().flat_map(|told| &told.notes);
+        notes.extend(told.filter(|(instance, _)| *instance == going.id).map(|(id, note)| format!("{id}: {note}")));
+    }
+    notes
 }
 
 // === outages ===

@@ -63,7 +63,9 @@ impl Scene<'_> {
             return self.failed(
                 FailureKind::Missing,
                 false,
-                format!("{instance} was never prepared; prepare it first"),
+                format!(
+                    "{instance} is not there: it was never prepared, or somebody else removed it; `baton up` plans anew"
+                ),
             );
         };
         let known = self.worker.facts.known(instance);

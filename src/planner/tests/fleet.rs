@@ -163,6 +163,7 @@ impl Fleet {
             port_in_use: None,
             found: None,
             outdated: Default::default(),
+            notes: Vec::new(),
             problem: self.problems.get(&(agent.clone(), definition.component.clone())).cloned(),
         }
     }

@@ -10,7 +10,7 @@ use crate::model::FailureKind;
 use crate::runtime::RuntimeError;
 
 /// Where the engine listens when nobody says otherwise.
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// For a question. An engine answers in milliseconds; one under load takes seconds.
 pub(super) const ASK: Duration = Duration::from_secs(10);
 /// For an act: create, start, rename.

@@ -1,5 +1,6 @@
 //! Start, hold, signal, kill, wait, remove.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
@@ -14,7 +15,7 @@ use super::host::{self, Handling};
 use super::look::{Seen, exit_of, state_of};
 use super::record::{Entry, Policy};
 use super::runtime::Inner;
-use crate::model::{Endpoint, ExitStatus, FailureKind, InstanceId, InstanceState};
+use crate::model::{ComponentName, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceState};
 use crate::runtime::RuntimeError;
 use crate::sys;
 
@@ -25,6 +26,8 @@ const KILL_BOUND: Duration = Duration::from_secs(20);
 /// A young program may not have come to install its handler yet.
 const YOUNG: Duration = Duration::from_secs(5);
 const HANDLER_EVERY: Duration = Duration::from_millis(20);
+/// What to do about a main process that ignores its stop signal.
+const DEAF_FIX: &str = "write its command as a list that starts the program itself, or set `init: true`";
 /// For how long an update of a container that comes and goes is tried.
 const UPDATE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -68,7 +71,17 @@ impl Inner {
             self.end(instance, &id).await?;
         }
         let what = format!("starting {instance}");
-        self.engine.bounded(&what, ACT, client.start_container(&id, None)).await?;
+        let started = self.engine.bounded(&what, ACT, client.start_container(&id, None)).await;
+        started.map_err(|mut trouble| {
+            if let Some(port) = taken_port(&trouble.error.message) {
+                let _ = write!(
+                    trouble.error.message,
+                    "; somebody else has port {port} of this host: free it (`ss -ltnp sport = :{port}` says who), or \
+                     publish another one"
+                );
+            }
+            trouble
+        })?;
         let (_, entry, about) = self.existing(instance).await?;
         self.endpoint(&Seen { id: instance.clone(), entry, about }).await
     }
@@ -189,6 +202,30 @@ impl Inner {
         }
     }
 
+    /// Of a component's running instances, those whose main process will ignore their stop signal. One that cannot be
+    /// looked at is left out: the inventory tells that.
+    pub(super) async fn deaf(&self, component: &ComponentName) -> Vec<(InstanceId, String)> {
+        let mut notes = Vec::new();
+        for slot in self.slots().await.unwrap_or_default().into_iter().filter(|slot| slot.component == *component) {
+            for seen in self.look(&slot).await.unwrap_or_default() {
+                let (state, config) = (seen.about.state.unwrap_or_default(), seen.about.config.unwrap_or_default());
+                let name = config.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned());
+                let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+                let Some((pid, number)) = pid.zip(sys::signals::number(&name)) else { continue };
+                let id = seen.about.id.unwrap_or_default();
+                let old = host::age(pid).is_some_and(|age| age >= YOUNG);
+                if old && host::handling(pid, &id, number) == Handling::Ignored {
+                    let note = format!(
+                        "its main process has no handler for {name} and, as PID 1, ignores it: it runs on until it is \
+                         killed at the end of its grace; {DEAF_FIX}"
+                    );
+                    notes.push((seen.id, note));
+                }
+            }
+        }
+        notes
+    }
+
     async fn kill_with(&self, instance: &InstanceId, id: &str, signal: &str) -> Result<(), Trouble> {
         let client = self.engine.client().await?;
         let options = KillContainerOptionsBuilder::new().signal(signal).build();
@@ -281,10 +318,36 @@ impl Inner {
     }
 }
 
+/// The port of the host that a start failed on, as engines and their proxies tell it.
+fn taken_port(message: &str) -> Option<u16> {
+    let taken = ["port is already allocated", "address already in use"];
+    let place = taken.iter().find_map(|words| message.find(words))?;
+    let before = message[..place].trim_end_matches(": bind: ").trim_end_matches(" failed: ");
+    let digits = before.rsplit(':').next()?.trim_end();
+    digits.parse().ok()
+}
+
 fn policy_of(about: &ContainerInspectResponse) -> Policy {
     let policy = about.host_config.as_ref().and_then(|host| host.restart_policy.clone()).unwrap_or_default();
     Policy {
         name: policy.name.map(|name| name.to_string()).unwrap_or_default(),
         retries: policy.maximum_retry_count.unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_that_somebody_else_has_is_found_in_the_engines_words() {
+        for (message, port) in [
+            ("Bind for 0.0.0.0:8080 failed: port is already allocated", Some(8080)),
+            ("Error starting userland proxy: listen tcp4 0.0.0.0:18431: bind: address already in use", Some(18431)),
+            ("listen tcp6 [::]:53: bind: address already in use", Some(53)),
+            ("no such image: x:80", None),
+        ] {
+            assert_eq!(taken_port(message), port, "{message}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod beside;
 mod body;
 mod copied;
 mod door;
+mod endpoint;
 mod engine;
 mod found;
 mod host;
@@ -24,5 +25,6 @@ mod retain;
 mod runtime;
 mod volumes;
 
+pub use endpoint::engine_socket;
 pub use engine::socket_of;
 pub use runtime::{DockerConfig, DockerRuntime};

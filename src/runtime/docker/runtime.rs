@@ -133,7 +133,8 @@ impl Runtime for DockerRuntime {
     async fn resolve(&self, definition: &Definition, pull: bool) -> Resolution {
         let found = self.inner.found(definition).await;
         let outdated = self.inner.outdated(definition).await;
-        Resolution { found, outdated, ..self.inner.resolve(definition, pull).await }
+        let notes = self.inner.deaf(&definition.component).await;
+        Resolution { found, outdated, notes, ..self.inner.resolve(definition, pull).await }
     }
 
     async fn slots(&self) -> Result<Vec<SlotName>, RuntimeError> {
