@@ -1,0 +1,100 @@
+//! Images under the names of others: they start, serve, keep data, take signals and tell their health as those do, as
+//! far as a roll can see it.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+const BUSYBOX: &str = "/bin/busybox";
+const BASE: &str = "stand-in:base";
+
+/// Their programs, by path.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("usr/local/bin/web", "exec serve 8000\n"),
+    (
+        "usr/local/bin/serve",
+        "mkdir -p /tmp/www && echo \"$IMAGE $HOSTNAME\" >/tmp/www/index.html\n\
+         trap 'kill $(jobs -p); exit 0' TERM INT QUIT\n\
+         sleep 0.2 & wait $!\n\
+         for port; do httpd -f -p $port -h /tmp/www & done\n\
+         wait\n",
+    ),
+    ("usr/local/bin/worker", "trap 'exit 0' TERM INT\nwhile :; do sleep 1 & wait $!; done\n"),
+    ("usr/local/bin/migrate", "sleep 0.3\necho \"schema is at $IMAGE\"\n"),
+    // A store keeps what is in its volume, and is ready a moment after it was started.
+    (
+        "usr/local/bin/store",
+        "trap 'exit 0' TERM INT\n\
+         cd \"$DATA\" && { [ -s MADE ] || echo \"$IMAGE\" >MADE; }\n\
+         sleep 0.3 & wait $!\n\
+         : >/tmp/.ready\n\
+         while :; do sleep 1 & wait $!; done\n",
+    ),
+    ("usr/local/bin/redis-server", "exec store\n"),
+    ("usr/local/bin/pg_isready", "test -e /tmp/.ready\n"),
+    ("usr/local/bin/redis-cli", "test -e /tmp/.ready && echo PONG\n"),
+    // Passes connections on to what its configuration names, which it looks up for each.
+    (
+        "usr/local/bin/nginx",
+        "to=$(sed -n 's/.*proxy_pass *http:\\/\\/\\([^;:]*\\):\\([0-9]*\\).*/\\1 \\2/p' /etc/nginx/conf.d/default.conf)\n\
+         [ -n \"$to\" ] || { echo 'nginx: [emerg] no upstream' >&2; exit 1; }\n\
+         trap 'kill $!; exit 0' TERM QUIT\n\
+         nc -ll -p 80 -e nc $to &\n\
+         wait\n",
+    ),
+    ("usr/local/bin/curl", "for url; do :; done\nexec wget -q -T 2 -O - \"$url\"\n"),
+    (
+        "app/kestra",
+        "case \"$2\" in webserver) exec serve 8080 8081;; executor | scheduler | worker) exec serve 8081;; esac\n\
+         echo \"Unmatched argument: $2\" >&2; exit 2\n",
+    ),
+];
+
+/// Makes the image that the others are made from.
+///
+/// # Panics
+/// When that does not succeed.
+pub fn base(docker: &dyn Fn(&[&str]) -> String, folder: &Path) {
+    let root = folder.join("root");
+    for name in ["bin", "tmp", "etc/nginx/conf.d", "usr/local/bin", "app"] {
+        std::fs::create_dir_all(root.join(name)).expect("a folder");
+    }
+    std::fs::copy(BUSYBOX, root.join("bin/busybox")).expect("a busybox");
+    let list = Command::new(BUSYBOX).arg("--list").output().expect("busybox says what it can");
+    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).expect("a link");
+    }
+    for (path, text) in PROGRAMS {
+        let path = root.join(path);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}")).expect("a program");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a program");
+    }
+    std::fs::write(folder.join("base"), "FROM scratch\nCOPY root /\n").expect("a Dockerfile");
+    let here = folder.display().to_string();
+    let file = folder.join("base").display().to_string();
+    docker(&["build", "-q", "-t", BASE, "-f", &file, &here]);
+}
+
+/// Makes one by its name, as `postgres:16.3`. Each is an image of its own, not only a name.
+///
+/// # Panics
+/// When that does not succeed.
+pub fn image(docker: &dyn Fn(&[&str]) -> String, folder: &Path, name: &str) {
+    let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
+    let store = |data: &str| format!("ENV DATA={data}\nVOLUME {data}\nCMD [\"store\"]\n");
+    let lines = match repository.rsplit('/').next().unwrap_or(repository) {
+        "postgres" => store("/var/lib/postgresql/data") + "STOPSIGNAL SIGINT\n",
+        "mysql" => store("/var/lib/mysql"),
+        "redis" => store("/data"),
+        "rabbitmq" => store("/var/lib/rabbitmq"),
+        "prometheus" => "VOLUME /prometheus\nCMD [\"web\"]\n".to_owned(),
+        "nginx" => "STOPSIGNAL SIGQUIT\nEXPOSE 80\nCMD [\"nginx\", \"-g\", \"daemon off;\"]\n".to_owned(),
+        "kestra" => "ENTRYPOINT [\"/app/kestra\"]\n".to_owned(),
+        _ => "CMD [\"web\"]\n".to_owned(),
+    };
+    let file = folder.join(name.replace(['/', ':'], "_"));
+    std::fs::write(&file, format!("FROM {BASE}\nENV IMAGE={name}\n{lines}")).expect("a Dockerfile");
+    let empty = folder.join("empty");
+    std::fs::create_dir_all(&empty).expect("a folder");
+    docker(&["build", "-q", "-t", name, "-f", &file.display().to_string(), &empty.display().to_string()]);
+}
