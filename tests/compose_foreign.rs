@@ -1,8 +1,8 @@
 //! Ordinary Compose projects, written by nobody who knew of Baton: rolled, restarted with their engine and taken back,
 //! and Compose is the judge of each.
 //!
-//! They run on an engine of the test's own, so that it can be restarted, and under the names and on the ports that their
-//! files have. That needs root. `BATON_TEST_FOREIGN=blog,shop` takes only some; `--nocapture` shows every plan.
+//! They run on an engine of the test's own, so that it can be restarted, and under the names and on the ports that
+//! their files have. That needs root. `BATON_TEST_FOREIGN=blog,shop` takes only some; `--nocapture` shows every plan.
 
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 #[path = "support/docker.rs"]
@@ -27,7 +27,7 @@ use own_engine::OwnEngine;
 use projects::PROJECTS;
 
 /// Projects at a time: what they do is mostly waiting.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 /// What is tried with every project, one after another.
 fn each(runs: &[Run], what: &str, faults: &Mutex<Vec<String>>, act: impl Fn(&Run) -> Judged + Sync) {
@@ -77,7 +77,7 @@ fn projects_that_nobody_wrote_for_baton_are_rolled_and_taken_back_and_compose_st
     each(&runs, "to the new version", &faults, |run| run.rolled(&engine));
     engine.restart();
     each(&runs, "after the engine was restarted", &faults, Run::back_after_a_restart);
-    each(&runs, "taken back", &faults, Run::taken_back);
+    each(&runs, "taken back", &faults, |run| run.taken_back(&engine));
     each(&runs, "down by Compose", &faults, Run::ended_by_compose);
     let faults = faults.into_inner().unwrap();
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n\n"));

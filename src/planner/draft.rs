@@ -77,7 +77,9 @@ pub(super) fn set_orders(
         } else {
             format!("{name}: stop-first, because {why}")
         };
-        let wished = definition.update.order.is_none() && policy::is_api(definition);
+        // Of Compose's services what stands in the way is in the file, where its owner may not look for it.
+        let told = policy::is_api(definition) || (mode == policy::Mode::Lane && definition.compose.is_some());
+        let wished = definition.update.order.is_none() && told;
         if said.insert(text.clone()) {
             if asked {
                 warnings.push(text);

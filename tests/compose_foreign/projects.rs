@@ -15,21 +15,44 @@ pub struct Foreign {
     pub holds: &'static [(&'static str, &'static str)],
     /// A port of the host that answers, and whether that has to be so at every moment of a roll.
     pub serves: Option<(u16, Serves)>,
+    /// What the plan has to say, beside who is away.
+    pub told: &'static [&'static str],
+    /// What the plan says to restart afterwards, because it found others by address when it started.
+    pub restart: Option<&'static str>,
     /// Whether its images are built, from what the edit changes.
     pub builds: bool,
+    /// Whether one of its services lives in the network of another one that changes with it. Compose has the id of that
+    /// one's container in the digest of such a service.
+    pub nested: bool,
 }
+
+/// Whether Compose is content with a service whose provider was made anew with it. Until then Compose is only asked to
+/// bring such a project up, and not judged by what it makes anew.
+pub const NESTED_ARE_RIGHT: bool = false;
 
 /// What may be asked of a port while its project is rolled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Serves {
     /// Nothing behind it may ever be away.
     Always,
+    /// This service behind it always has an instance: the plan promises that. Which one is found is a matter of names.
+    Again(&'static str),
     /// Whatever has the port is made anew: the plan has to say so.
     ButFor(&'static str),
 }
 
-const NOTHING: Foreign =
-    Foreign { name: "", edit: ("", "", ""), changes: &[], jobs: &[], holds: &[], serves: None, builds: false };
+const NOTHING: Foreign = Foreign {
+    name: "",
+    edit: ("", "", ""),
+    changes: &[],
+    jobs: &[],
+    holds: &[],
+    serves: None,
+    told: &[],
+    restart: None,
+    builds: false,
+    nested: false,
+};
 
 const POSTGRES: (&str, &str) = ("postgres", "/var/lib/postgresql/data");
 
@@ -44,7 +67,7 @@ pub const PROJECTS: &[Foreign] = &[
         ],
         jobs: &["migrate"],
         holds: &[POSTGRES],
-        serves: Some((8113, Serves::Always)),
+        serves: Some((8113, Serves::Again("api"))),
         ..NOTHING
     },
     Foreign {
@@ -53,6 +76,10 @@ pub const PROJECTS: &[Foreign] = &[
         changes: &["kestra-scheduler", "kestra-worker", "kestra-executor", "kestra-webserver"],
         holds: &[POSTGRES],
         serves: Some((8080, Serves::ButFor("kestra-webserver"))),
+        told: &[
+            "image kestra/kestra:v0.20.6 -> kestra/kestra:v0.20.7",
+            "stop-first, because its 2 containers take every port of 8082-8083 on the host",
+        ],
         ..NOTHING
     },
     Foreign {
@@ -61,6 +88,7 @@ pub const PROJECTS: &[Foreign] = &[
         changes: &["web", "beat", "worker-default", "worker-mail"],
         holds: &[("redis", "/data")],
         serves: Some((8105, Serves::ButFor("web"))),
+        told: &["stop-first, because port 8105 of the host", "`baton restart flower`"],
         ..NOTHING
     },
     Foreign {
@@ -70,6 +98,7 @@ pub const PROJECTS: &[Foreign] = &[
         jobs: &["migrate"],
         holds: &[POSTGRES, ("redis", "/data")],
         serves: Some((8102, Serves::ButFor("storefront"))),
+        told: &["staged: this roll runs a job"],
         ..NOTHING
     },
     Foreign {
@@ -84,7 +113,7 @@ pub const PROJECTS: &[Foreign] = &[
         name: "replicas",
         edit: (".env", "TAG=v1", "TAG=v2"),
         changes: &["api", "consumer"],
-        serves: Some((8103, Serves::Always)),
+        serves: Some((8103, Serves::Again("api"))),
         ..NOTHING
     },
     Foreign { name: "profiles", edit: (".env", "3.1", "3.2"), changes: &["core", "exporter"], ..NOTHING },
@@ -93,6 +122,8 @@ pub const PROJECTS: &[Foreign] = &[
         edit: ("compose.yaml", "2024.10", "2024.11"),
         changes: &["app"],
         serves: Some((8104, Serves::ButFor("app"))),
+        told: &["stop-first, because old and new would both write to the volume", "`baton restart nginx`"],
+        restart: Some("nginx"),
         ..NOTHING
     },
     Foreign {
@@ -107,6 +138,7 @@ pub const PROJECTS: &[Foreign] = &[
         edit: (".env", "PG=16.3", "PG=16.4\nMYSQL_MINOR=4"),
         changes: &["mysql", "postgres"],
         holds: &[POSTGRES, ("mysql", "/var/lib/mysql"), ("uploads", "/data")],
+        told: &["the image's volume at /var/lib/mysql"],
         ..NOTHING
     },
     Foreign {
@@ -123,13 +155,14 @@ pub const PROJECTS: &[Foreign] = &[
         changes: &["gitea", "gitea-runner"],
         holds: &[("gitea-db", POSTGRES.1), ("gitea", "/data")],
         serves: Some((8107, Serves::ButFor("gitea"))),
+        told: &["its `container_name` is gitea"],
         ..NOTHING
     },
     Foreign {
         name: "networks",
         edit: ("compose.yaml", "parcel:7.0", "parcel:7.1"),
         changes: &["api", "tracker"],
-        serves: Some((8108, Serves::Always)),
+        serves: Some((8108, Serves::Again("api"))),
         ..NOTHING
     },
     Foreign {
@@ -146,6 +179,7 @@ pub const PROJECTS: &[Foreign] = &[
         holds: &[("db", POSTGRES.1)],
         serves: Some((8110, Serves::ButFor("web"))),
         builds: true,
+        told: &["image id changed"],
         ..NOTHING
     },
     Foreign {
@@ -159,6 +193,15 @@ pub const PROJECTS: &[Foreign] = &[
         edit: (".env", "PROXY=1.30", "PROXY=1.31"),
         changes: &["envoy"],
         serves: Some((8111, Serves::Always)),
+        told: &["stop-first, because it is on the network of another container"],
+        ..NOTHING
+    },
+    Foreign {
+        name: "vpn",
+        edit: (".env", "3.38", "3.39"),
+        changes: &["gluetun", "torrent"],
+        serves: Some((8112, Serves::ButFor("gluetun"))),
+        nested: true,
         ..NOTHING
     },
 ];

@@ -33,16 +33,21 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("usr/local/bin/redis-server", "exec store\n"),
     ("usr/local/bin/pg_isready", "test -e /tmp/.ready\n"),
     ("usr/local/bin/redis-cli", "test -e /tmp/.ready && echo PONG\n"),
-    // Passes connections on to what its configuration names, which it looks up for each.
+    // Passes connections on. As nginx it looks a name up once, when it starts, unless it is given a resolver.
     (
         "usr/local/bin/nginx",
-        "to=$(sed -n 's/.*proxy_pass *http:\\/\\/\\([^;:]*\\):\\([0-9]*\\).*/\\1 \\2/p' /etc/nginx/conf.d/default.conf)\n\
-         [ -n \"$to\" ] || { echo 'nginx: [emerg] no upstream' >&2; exit 1; }\n\
+        "conf=/etc/nginx/conf.d/default.conf\n\
+         set -- $(sed -n 's/.*http:\\/\\/\\([^;:]*\\):\\([0-9]*\\).*/\\1 \\2/p' $conf)\n\
+         if ! grep -q resolver $conf; then\n\
+         found=$(ping -c 1 -w 1 \"$1\" | sed -n '1s/.*(\\([0-9.]*\\)).*/\\1/p')\n\
+         [ -n \"$found\" ] || { echo \"nginx: [emerg] host not found in upstream $1\" >&2; exit 1; }\n\
+         set -- $found $2\n\
+         fi\n\
          trap 'kill $!; exit 0' TERM QUIT\n\
-         nc -ll -p 80 -e nc $to &\n\
+         nc -ll -p 80 -e nc $1 $2 &\n\
          wait\n",
     ),
-    ("usr/local/bin/curl", "for url; do :; done\nexec wget -q -T 2 -O - \"$url\"\n"),
+    ("usr/local/bin/curl", "for url; do :; done\nexec timeout 2 wget -q -O - \"$url\"\n"),
     (
         "app/kestra",
         "case \"$2\" in webserver) exec serve 8080 8081;; executor | scheduler | worker) exec serve 8081;; esac\n\
@@ -64,6 +69,7 @@ pub fn base(docker: &dyn Fn(&[&str]) -> String, folder: &Path) {
     for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).expect("a link");
     }
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").expect("a list of users");
     for (path, text) in PROGRAMS {
         let path = root.join(path);
         std::fs::write(&path, format!("#!/bin/sh\n{text}")).expect("a program");
