@@ -328,9 +328,8 @@ pub fn make_images(runs: &[Run], folder: &Path) {
             names.extend(run.asked(&["compose", "--profile", "*", "config", "--images"]));
         }
     }
-    for name in names.iter().filter(|name| name.contains(':') && !name.ends_with(":local")) {
-        stand_ins::image(&docker, folder, name);
-    }
+    let names = names.iter().map(String::as_str).filter(|name| name.contains(':') && !name.ends_with(":local"));
+    stand_ins::images(&docker, folder, &names.collect::<Vec<_>>());
 }
 
 /// A container that was started or has ended.

@@ -5,6 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 const BUSYBOX: &str = "/bin/busybox";
 const BASE: &str = "stand-in:base";
 
@@ -81,26 +83,70 @@ pub fn base(docker: &dyn Fn(&[&str]) -> String, folder: &Path) {
     docker(&["build", "-q", "-t", BASE, "-f", &file, &here]);
 }
 
-/// Makes one by its name, as `postgres:16.3`. Each is an image of its own, not only a name.
+/// Makes them by their names, as `postgres:16.3`, all at once: they differ in what is said of them, not in their files.
+/// Each is an image of its own, not only a name.
 ///
 /// # Panics
 /// When that does not succeed.
-pub fn image(docker: &dyn Fn(&[&str]) -> String, folder: &Path, name: &str) {
+pub fn images(docker: &dyn Fn(&[&str]) -> String, folder: &Path, names: &[&str]) {
+    let work = folder.join("images");
+    std::fs::create_dir_all(&work).expect("a folder");
+    let archive = |name: &str| folder.join(name).display().to_string();
+    let tar = |args: &[&str]| {
+        let done = Command::new("tar").args(args).current_dir(&work).status().expect("tar starts");
+        assert!(done.success(), "tar {args:?}");
+    };
+    docker(&["save", "-o", &archive("base.tar"), BASE]);
+    tar(&["-xf", &archive("base.tar")]);
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(work.join(name)).expect("a file")).expect("JSON")
+    };
+    let manifest = read("manifest.json");
+    let base = read(manifest[0]["Config"].as_str().expect("a file's name"));
+    let mut all = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut config = base.clone();
+        let said = config["config"].as_object_mut().expect("what is said of it");
+        said.insert("Env".to_owned(), json!([format!("IMAGE={name}")]));
+        said.insert("Cmd".to_owned(), json!(["web"]));
+        for (key, value) in said_of(name).as_object().into_iter().flatten() {
+            if key == "Env" {
+                said["Env"].as_array_mut().expect("a list").push(value.clone());
+            } else {
+                said.insert(key.clone(), value.clone());
+            }
+        }
+        let file = format!("{number}.json");
+        std::fs::write(work.join(&file), config.to_string()).expect("a file");
+        all.push(json!({ "Config": file, "RepoTags": [name], "Layers": manifest[0]["Layers"] }));
+    }
+    std::fs::write(work.join("manifest.json"), Value::Array(all).to_string()).expect("a file");
+    // It names the first image only, and wins where it is there.
+    for old in ["repositories", "index.json", "oci-layout"] {
+        let _ = std::fs::remove_file(work.join(old));
+    }
+    tar(&["-cf", &archive("all.tar"), "."]);
+    docker(&["load", "-q", "-i", &archive("all.tar")]);
+}
+
+/// What is particular to one.
+fn said_of(name: &str) -> Value {
+    let store = |data: &str| json!({ "Env": format!("DATA={data}"), "Volumes": { data: {} }, "Cmd": ["store"] });
     let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
-    let store = |data: &str| format!("ENV DATA={data}\nVOLUME {data}\nCMD [\"store\"]\n");
-    let lines = match repository.rsplit('/').next().unwrap_or(repository) {
-        "postgres" => store("/var/lib/postgresql/data") + "STOPSIGNAL SIGINT\n",
+    match repository.rsplit('/').next().unwrap_or(repository) {
+        "postgres" => {
+            let mut said = store("/var/lib/postgresql/data");
+            said["StopSignal"] = "SIGINT".into();
+            said
+        }
         "mysql" => store("/var/lib/mysql"),
         "redis" => store("/data"),
         "rabbitmq" => store("/var/lib/rabbitmq"),
-        "prometheus" => "VOLUME /prometheus\nCMD [\"web\"]\n".to_owned(),
-        "nginx" => "STOPSIGNAL SIGQUIT\nEXPOSE 80\nCMD [\"nginx\", \"-g\", \"daemon off;\"]\n".to_owned(),
-        "kestra" => "ENTRYPOINT [\"/app/kestra\"]\n".to_owned(),
-        _ => "CMD [\"web\"]\n".to_owned(),
-    };
-    let file = folder.join(name.replace(['/', ':'], "_"));
-    std::fs::write(&file, format!("FROM {BASE}\nENV IMAGE={name}\n{lines}")).expect("a Dockerfile");
-    let empty = folder.join("empty");
-    std::fs::create_dir_all(&empty).expect("a folder");
-    docker(&["build", "-q", "-t", name, "-f", &file.display().to_string(), &empty.display().to_string()]);
+        "prometheus" => json!({ "Volumes": { "/prometheus": {} } }),
+        "nginx" => json!({
+            "StopSignal": "SIGQUIT", "ExposedPorts": { "80/tcp": {} }, "Cmd": ["nginx", "-g", "daemon off;"],
+        }),
+        "kestra" => json!({ "Entrypoint": ["/app/kestra"], "Cmd": null }),
+        _ => json!({}),
+    }
 }
