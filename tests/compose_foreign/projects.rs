@@ -26,8 +26,8 @@ pub struct Foreign {
     pub nested: bool,
 }
 
-/// Whether Compose is content with a service whose provider was made anew with it. Until then Compose is only asked to
-/// bring such a project up, and not judged by what it makes anew.
+/// Whether a service can be rolled together with the one whose network it lives in. Until then such a project is left
+/// out: the new container looks for the former one's network.
 pub const NESTED_ARE_RIGHT: bool = false;
 
 /// What may be asked of a port while its project is rolled.
