@@ -109,7 +109,9 @@ pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Pro
 
 /// Finds the coordinator, carries the ask out, and lets go.
 pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Result<Exit, Problem> {
-    let fleet = connect::fleet(global, asked.manifest.as_ref())?;
+    // A way back needs no manifest, but whose it is stands in the one that is here.
+    let here = if asked.manifest.is_none() { connect::manifest(global).await? } else { None };
+    let fleet = connect::fleet(global, asked.manifest.as_ref().or(here.as_ref()))?;
     if asked.ask.is_some() {
         // This roll would hide that the one before it has succeeded. A way back never writes.
         commit::settle(global, &fleet, true).await?;

@@ -12,7 +12,11 @@ pub(super) fn alone(service: &Service, image: Option<&ImageFacts>, share: bool) 
         return Some(format!("its `container_name` is {name}, and only one container can have it"));
     }
     if let Some(port) = service.ports.iter().find_map(|port| fixed(port.published.as_ref(), service.replicas())) {
-        return Some(format!("port {port} of the host is its own, and only one container can have it"));
+        let replicas = service.replicas();
+        return Some(match port.contains('-') {
+            true => format!("its {replicas} containers take every port of {port} on the host"),
+            false => format!("port {port} of the host is its own, and only one container can have it"),
+        });
     }
     match service.network_mode.as_deref() {
         Some("host") => return Some("it is on the host's network (`network_mode: host`)".to_owned()),

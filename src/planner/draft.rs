@@ -74,10 +74,15 @@ pub(super) fn set_orders(
         let asked = definition.update.order == Some(Order::StartFirst);
         let text = if asked {
             format!("{name}: order: start-first is not possible: {why}; it is rolled stop-first")
-        } else {
+        } else if policy::is_api(definition) {
             format!("{name}: stop-first, because {why}")
+        } else {
+            // What would lift it is for those who want start-first: this one, a database say, is stop-first anyway.
+            format!("{name}: stop-first, because {}", why.split(" (`x-baton:").next().unwrap_or(&why))
         };
-        let wished = definition.update.order.is_none() && policy::is_api(definition);
+        // Of Compose's services what stands in the way is in the file, where its owner may not look for it.
+        let told = policy::is_api(definition) || (mode == policy::Mode::Lane && definition.compose.is_some());
+        let wished = definition.update.order.is_none() && told;
         if said.insert(text.clone()) {
             if asked {
                 warnings.push(text);

@@ -23,6 +23,7 @@ pub(super) fn report(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Report {
     weak_readiness(draft, &mut warnings);
     past_the_gateway(draft, &mut warnings);
     warnings.extend(what_goes(draft, scene));
+    left_beside(draft, &mut warnings);
     Report {
         headline: headline(draft, plan, scene),
         reasons: if noop { Vec::new() } else { draft.layout.reasons.clone() },
@@ -240,6 +241,9 @@ fn grace(definition: &Definition) -> String {
         None if definition.has_traffic() => "until nothing is in flight".to_owned(),
         None => "until it ends".to_owned(),
     };
+    if signalled && wait.is_zero() && drain.inflight.is_none() {
+        return format!("grace {}: {begin}, SIGKILL {} after that", time(drain.grace), time(kept));
+    }
     // The stop signal is never sent twice: where it began the drain, only time is left.
     let end = match signalled {
         true => format!("SIGKILL {} after that", time(kept)),
@@ -339,8 +343,9 @@ fn weak_readiness(draft: &Draft, warnings: &mut Vec<String>) {
         .collect();
     for definition in changing.into_iter().filter_map(|name| draft.definition(name)) {
         if let (ReadyWait::Weak { steady }, _) = ready_wait(definition) {
+            let check = if definition.compose.is_some() { "healthcheck" } else { "`ready` check" };
             warnings.push(format!(
-                "{}: weak readiness: it has no `ready` check, so running for {} counts as ready",
+                "{}: weak readiness: it has no {check}, so running for {} counts as ready",
                 definition.component,
                 time(steady)
             ));
@@ -356,6 +361,30 @@ fn what_goes(draft: &Draft, scene: &Scene<'_>) -> Vec<String> {
         notes.extend(told.filter(|(instance, _)| *instance == going.id).map(|(id, note)| format!("{id}: {note}")));
     }
     notes
+}
+
+/// Compose makes everything anew that depends on what it makes anew; here it is left as it is. A proxy that keeps the
+/// addresses it found at its start would go on asking the former ones.
+fn left_beside(draft: &Draft, warnings: &mut Vec<String>) {
+    if matches!(draft.kind, PlanKind::Down | PlanKind::Drain | PlanKind::Undrain) {
+        return;
+    }
+    let changes = |name: &ComponentName| draft.works_of(name).any(Work::changes);
+    for (name, definition) in draft.components.iter().filter(|(_, definition)| definition.compose.is_some()) {
+        let moved = |on: &ComponentName| {
+            draft.definition(on).is_some_and(|on| !on.is_job())
+                && draft.works_of(on).any(|work| work.changes() && work.enters())
+        };
+        let on: Vec<&str> = definition.depends_on.keys().filter(|on| moved(on)).map(ComponentName::as_str).collect();
+        if definition.is_job() || on.is_empty() || changes(name) {
+            continue;
+        }
+        let (on, it) = (on.join(", "), if on.len() == 1 { "its address" } else { "their addresses" });
+        warnings.push(format!(
+            "{name} depends on {on} and is left as it is: if it looks {it} up only when it starts, as nginx does, run \
+             `baton restart {name}` after this"
+        ));
+    }
 }
 
 // === outages ===

@@ -101,7 +101,8 @@ fn strategy(
         "api_at is given, which says when the API goes in a staged roll".to_owned()
     } else {
         reasons.push(
-            "rolling: no stages are given, there is no executor or scheduler, and this roll runs no job".to_owned(),
+            "rolling: no stages are given, nothing has the role executor or scheduler, and this roll runs no job"
+                .to_owned(),
         );
         return Ok(Strategy::Rolling);
     };

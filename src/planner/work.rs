@@ -4,7 +4,7 @@ use super::diff;
 use super::gateway::is_gateway;
 use super::scene::{Found, Pool, Scene, in_table};
 use crate::model::{
-    Admission, AgentId, Change, ChangeKind, Definition, Digest, Health, InstanceId, InstanceState, Order,
+    Admission, AgentId, Change, ChangeKind, Definition, Digest, Health, InstanceId, InstanceState, Order, Resolution,
     SlotInventory, SlotName,
 };
 
@@ -281,7 +281,10 @@ fn why(
         }
         return match (scene.made_with(old.seen), &old.seen.spec) {
             (Some(before), _) => diff::explain(before, want.definition),
-            (None, Some(_)) => "spec changed (the definition of what runs is not in the spec store)".to_owned(),
+            (None, Some(_)) => match scene.resolution(old.agent, &want.definition.component) {
+                Some(Resolution { found: Some(found), .. }) => diff::explain_found(found, want.definition),
+                _ => "spec changed (the definition of what runs is not in the spec store)".to_owned(),
+            },
             (None, None) => "what runs was not made by Baton".to_owned(),
         };
     }

@@ -104,3 +104,21 @@ fn what_has_succeeded_once_or_does_not_change_is_not_adopted() {
     fleet.component("worker").compose = Some(service("newer", &[1, 2]));
     assert_eq!(plan(&input(&fleet, up())).unwrap().plan.adopted, BTreeMap::new());
 }
+
+#[test]
+fn what_changes_of_what_somebody_else_made_is_said() {
+    let fleet = composed();
+    for (image, hash, said) in [
+        ("w:1", "old", "image w:1 -> w:2"),
+        ("w:2", "old", "its service in the Compose file changed"),
+        ("w:2", "new", "image id changed"),
+        (OLD, "old", "image id changed"),
+    ] {
+        let mut input = input(&fleet, up());
+        for answer in input.inventory.get_mut(&agent("here")).unwrap().resolutions.values_mut() {
+            answer.found = Some(Box::new(ComposeFound { image: image.to_owned(), service: service(hash, &[1, 2]) }));
+        }
+        let changes = plan(&input).unwrap().report.changes.join("\n");
+        assert_eq!(changes.matches(said).count(), 2, "{said}: {changes}");
+    }
+}
