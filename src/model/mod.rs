@@ -20,7 +20,10 @@ pub use command::{
     Act, Command, CommandStep, DrainReport, DrainStart, FailureKind, How, Outcome, Precondition, Progress, ReadyWait,
     SkipReason, StepResult, TableTarget,
 };
-pub use compose::{ComposeArchive, ComposeContainer, ComposeFound, ComposeNeed, ComposeService, compose_spec};
+pub use compose::{
+    ComposeAnswer, ComposeArchive, ComposeAsk, ComposeContainer, ComposeFound, ComposeHost, ComposeNeed, ComposeRemote,
+    ComposeService, compose_spec,
+};
 pub use definition::{
     Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, Ratio,
     Ready, Release, Role, RuntimeKind, Traffic, Update,

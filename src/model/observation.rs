@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, ComponentName, ComposeFound, Digest, InstanceId, RollId, RuntimeKind, SlotName, TableTarget, Term,
+    AgentId, ComponentName, ComposeAnswer, ComposeFound, Digest, InstanceId, RollId, RuntimeKind, SlotName,
+    TableTarget, Term,
 };
 
 /// What an instance is doing, as its runtime sees it.
@@ -167,6 +168,9 @@ pub struct Resolution {
     /// What runs of a service of a Compose project and was made by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Box<ComposeFound>>,
+    /// What the component is in this host's own Compose project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<Box<ComposeAnswer>>,
 }
 
 /// What one agent reported.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bollard::models::ContainerInspectResponse;
 use serde_json::{Map, Value, json};
 
-use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
+use super::look::{CONFIG_HASH, NUMBER, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
-use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName};
+use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret};
 
 impl Inner {
     /// What is there of a service and was made by somebody else. Not an error when it cannot be looked at: the
@@ -23,7 +23,7 @@ impl Inner {
                 continue;
             };
             let image = self.image_of(&seen.about).await?;
-            let container = container(&seen, &slot, &image);
+            let container = container(&seen, &image);
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));
             containers.insert(slot.index, container);
@@ -37,6 +37,7 @@ impl Inner {
             networks: asked.networks.clone(),
             volumes: asked.volumes.clone(),
             alone: asked.alone.clone(),
+            remote: None,
         };
         Some(Box::new(ComposeFound { image, service }))
     }
@@ -56,7 +57,7 @@ fn label(about: &ContainerInspectResponse, name: &str) -> String {
 }
 
 /// The body that would make a container again: what it was made with, without what the engine made up for it.
-fn container(seen: &Seen, slot: &SlotName, image: &str) -> ComposeContainer {
+fn container(seen: &Seen, image: &str) -> ComposeContainer {
     let about = &seen.about;
     let short = about.id.as_deref().and_then(|id| id.get(..12)).unwrap_or_default();
     let mut body =
@@ -103,7 +104,7 @@ fn container(seen: &Seen, slot: &SlotName, image: &str) -> ComposeContainer {
         .map(|(name, endpoint)| (name, sorted(json!({ "EndpointConfig": endpoint })).to_string()))
         .collect();
     let name = if seen.entry.name.is_empty() {
-        format!("{}-{}-{}", label(about, PROJECT), label(about, SERVICE), slot.index)
+        format!("{}-{}-{}", label(about, PROJECT), label(about, SERVICE), label(about, NUMBER))
     } else {
         seen.entry.name.clone()
     };
