@@ -9,6 +9,8 @@ pub struct Site {
     folder: tempfile::TempDir,
     /// The project's name, and the repository of its images.
     pub name: String,
+    /// `DOCKER_HOST`, where it is not everybody's.
+    engine: Option<String>,
 }
 
 /// Whether there are an engine and Compose v2. A test without them says so and passes, unless `BATON_TEST_NO_SKIP=1`.
@@ -44,10 +46,18 @@ impl Site {
     /// # Panics
     /// When the images cannot be built.
     pub fn new(what: &str) -> Self {
+        Self::on(None, what)
+    }
+
+    /// The same on another engine (`DOCKER_HOST`).
+    ///
+    /// # Panics
+    /// When the images cannot be built.
+    pub fn on(engine: Option<&str>, what: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::Builder::new().prefix("bt-").tempdir().expect("a temporary folder");
         let name = format!("bt{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let site = Self { folder, name };
+        let site = Self { folder, name, engine: engine.map(str::to_owned) };
         let context = site.path("image");
         std::fs::create_dir(&context).expect("a folder");
         std::fs::copy(BUSYBOX, context.join("busybox")).expect("a busybox");
@@ -85,6 +95,7 @@ impl Site {
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path()).env_remove("COMPOSE_FILE");
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
         command.output().unwrap_or_else(|error| panic!("cannot start {program}: {error}"))
     }
 
@@ -118,6 +129,7 @@ impl Site {
     pub fn compose_up(&self, tag: &str) -> String {
         let mut command = Command::new("docker");
         command.args(["compose", "up", "-d"]).current_dir(self.folder.path());
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
         let output = command.env("TAG", tag).env_remove("COMPOSE_FILE").output().expect("docker starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "docker compose up -d with TAG={tag}: {said}");
