@@ -159,6 +159,7 @@ impl Fleet {
             env_file: definition.env_file.as_ref().map(|_| Digest(self.env_file.clone())),
             port_in_use: None,
             found: None,
+            compose: None,
             problem: self.problems.get(&(agent.clone(), definition.component.clone())).cloned(),
         }
     }
