@@ -173,10 +173,10 @@ impl Hosts {
             r#"  api:
     compose: {{}}
     on: [host-a, host-b]
-    ports: {{ http: 8080 }}
-    ready: {{ http: "http://{{address}}:{{port}}/index.html", every: 50ms }}
+    ready: {{ http: "http://{{address}}:8080/index.html", every: 50ms }}
     update: {{ monitor: 300ms }}
-    traffic: {{ gateway: {{ listen: "127.0.0.1:{}", port: http }} }}
+    drain: {{ stop_timeout: 2s }}
+    traffic: {{ gateway: {{ listen: "127.0.0.1:{}", port: 8080 }} }}
   worker:
     compose: {{ service: worker }}
     on: [host-a, host-b]
