@@ -483,7 +483,9 @@ impl Shell {
             // Resolving comes first: it may find out which containers of this host are the fleet's.
             let mut resolutions = BTreeMap::new();
             for (component, definition) in resolve {
-                let resolution = match policy.admit_definition(&definition) {
+                // What another host calls an image says nothing about this one: the reader judges what it is here.
+                let image = definition.image.clone().filter(|_| !definition.is_of_hosts());
+                let resolution = match policy.admit_definition(&Definition { image, ..definition.clone() }) {
                     Ok(()) if definition.is_of_hosts() => reader.resolve(&definition).await,
                     Ok(()) => runtime.resolve(&definition, pull).await,
                     Err(why) => Resolution { problem: Some(why), ..Resolution::default() },
