@@ -33,13 +33,21 @@ services:
     image: @:1
   api:
     image: @:${TAG}
-    command: ["/bin/busybox", "sh", "-c", "echo ${WHERE} $$V > /index.html; /bin/busybox httpd -f -p 8080 -h / & trap 'kill $$!; exit 0' TERM; wait"]
+    command:
+      - /bin/busybox
+      - sh
+      - -c
+      - echo ${WHERE} $$V > /index.html; /bin/busybox httpd -f -p 8080 -h / & trap 'kill $$!; exit 0' TERM; wait
     environment: { PASSWORD: "${SECRET}" }
     stop_grace_period: 7s
     restart: always
   worker:
     image: @:${TAG}
-    command: ["/bin/busybox", "sh", "-c", "trap '/bin/busybox sleep ${SLOW:-0}; exit 0' TERM; while :; do /bin/busybox sleep 0.1; done"]
+    command:
+      - /bin/busybox
+      - sh
+      - -c
+      - trap '/bin/busybox sleep ${SLOW:-0}; exit 0' TERM; while :; do /bin/busybox sleep 0.1; done
     environment: { PASSWORD: "${SECRET}", WHERE: "${WHERE}" }
     depends_on: [db]
     stop_grace_period: 20s
@@ -233,32 +241,33 @@ impl Hosts {
         }
     }
 
-    /// Signals that containers of a host's project were sent since then, as `ID SIGNAL`.
-    fn signals(&self, place: usize, since: &str) -> Vec<String> {
-        let site = &self.sites[place];
-        let filter = format!("label=com.docker.compose.project={}", site.name);
-        let until = epoch();
-        let said = site.docker(&[
-            "events",
-            "--since",
-            since,
-            "--until",
-            &until,
-            "--filter",
-            &filter,
-            "--filter",
-            "event=kill",
-            "--format",
-            "{{.Actor.ID}} {{index .Actor.Attributes \"signal\"}}",
-        ]);
-        said.lines().map(str::to_owned).collect()
+    /// From here on every signal that a container of a host's project is sent is written down. An engine remembers few
+    /// events, so it is listened to all the while.
+    fn listen(&mut self) {
+        for (place, id) in IDS.iter().enumerate() {
+            let site = &self.sites[place];
+            let filter = format!("label=com.docker.compose.project={}", site.name);
+            let mut command = std::process::Command::new("docker");
+            command.args(["events", "--filter", &filter, "--filter", "event=kill", "--filter", "event=exec_die"]);
+            command.args(["--format", "{{.Action}} {{.Actor.ID}} {{index .Actor.Attributes \"signal\"}}"]);
+            if place == 1 {
+                command.env("DOCKER_HOST", &self.second.engine);
+            }
+            self.daemons.fleet.stage.spawn(&format!("events-{id}"), &mut command);
+            // It listens once it has told something: a command beside a container is an event.
+            let container = format!("{}-db-1", site.name);
+            wait_for("events to be told", BOUND, || {
+                site.docker(&["exec", &container, "/bin/busybox", "true"]);
+                self.daemons.fleet.stage.log(&format!("events-{id}")).contains("exec_die")
+            });
+        }
     }
-}
 
-/// Now, as `docker events` takes it.
-fn epoch() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
-    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+    /// Signals since then, as `ID SIGNAL`.
+    fn signals(&self, place: usize) -> Vec<String> {
+        let log = self.daemons.fleet.stage.log(&format!("events-{}", IDS[place]));
+        log.lines().filter_map(|line| line.strip_prefix("kill ")).map(str::to_owned).collect()
+    }
 }
 
 /// Somebody who asks the API all the time.
@@ -350,6 +359,7 @@ fn each_host_rolls_its_own_project_and_its_secrets_stay_there() {
     hosts.content_at("2");
 
     // What the service says where baton.yaml is silent, and what wins where it is not.
+    hosts.tag("1", "0");
     let plan = hosts.daemons.expect(&["plan"], 0).all();
     assert!(plan.contains("7s") && plan.contains("20s"), "the grace of each service: {plan}");
     hosts.manifest("    drain: { grace: 3s }\n");
@@ -404,10 +414,10 @@ fn a_roll_that_is_cut_off_from_a_host_holds_and_goes_on_when_the_host_is_back() 
     // A worker that takes its time to end.
     hosts.tag("1", "4");
     hosts.up(&[], 0);
-    let since = epoch();
+    hosts.listen();
     hosts.tag("2", "4");
     let up = hosts.daemons.spawn("up", &["up", "--yes"]);
-    wait_for("a worker of host-b to be asked to end", 2 * BOUND, || !hosts.signals(1, &since).is_empty());
+    wait_for("a worker of host-b to be asked to end", 2 * BOUND, || !hosts.signals(1).is_empty());
     let cut = hosts.second.cut();
     let hold = wait_some("a hold that names host-b", BOUND, || {
         let view = hosts.daemons.view();
@@ -430,7 +440,7 @@ fn a_roll_that_is_cut_off_from_a_host_holds_and_goes_on_when_the_host_is_back() 
     assert!(ended.success(), "{}", hosts.daemons.fleet.stage.log("up"));
     hosts.content_at("2");
     for place in [0, 1] {
-        let mut told = hosts.signals(place, &since);
+        let mut told = hosts.signals(place);
         let all = told.len();
         told.sort();
         told.dedup();

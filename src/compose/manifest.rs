@@ -75,8 +75,8 @@ pub fn manifest(
 }
 
 /// Makes the definition of one service, for a component of a fleet that is more than this project: `own` are that
-/// component's keys, and go over the service's `x-baton`, key by key. What `x-baton` says at the top or in other services
-/// is for this project alone, and does not count.
+/// component's keys, and go over the service's `x-baton`, key by key. What `x-baton` says at the top or in other
+/// services is for this project alone, and does not count.
 ///
 /// # Errors
 /// With everything that is wrong.
