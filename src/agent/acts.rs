@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::project;
 use crate::gateway::control::Control;
 use crate::journal::SpecStore;
 use crate::model::{
-    Call, ComponentName, Definition, Digest, DrainBegin, Endpoint, FailureKind, Health, InstanceId, Probe, SlotName,
-    TableTarget, placeholder,
+    AgentId, Call, ComponentName, Definition, Digest, DrainBegin, Endpoint, FailureKind, Health, InstanceId, Probe,
+    SlotName, TableTarget, placeholder,
 };
 use crate::node::AgentEvent;
 use crate::probe;
@@ -39,6 +40,8 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Hands {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) specs: Arc<SpecStore>,
+    /// Whose host this is.
+    pub(super) me: AgentId,
     pub(super) starts: Arc<Semaphore>,
     pub(super) changes: Changes,
     pub(super) events: mpsc::Sender<AgentEvent>,
@@ -115,12 +118,9 @@ impl Hands {
         let done = |result: Result<(), RuntimeError>| result.map(|()| None).map_err(failed);
         match effect {
             Effect::Prepare { instance, definition, spec, version } => {
-                let blueprint = Blueprint {
-                    definition: self.definition(&definition)?,
-                    definition_digest: definition,
-                    spec,
-                    version,
-                };
+                let made_from = project::local(self.definition(&definition)?, &self.me, &self.specs);
+                let blueprint =
+                    Blueprint { definition: made_from.map_err(missing)?, definition_digest: definition, spec, version };
                 done(self.runtime.prepare(&instance, &blueprint).await)
             }
             Effect::Start { instance } => {

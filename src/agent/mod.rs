@@ -5,6 +5,7 @@
 
 mod acts;
 mod policy;
+mod project;
 mod session;
 mod shell;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use policy::{Policy, PolicyError};
+pub use project::HostProject;
 
 use crate::driver::DriverError;
 use crate::journal::JournalError;
@@ -40,6 +42,8 @@ pub struct AgentConfig {
     /// Names of what its hands act on that nothing else on this machine has: the uid for processes, the engine's id for
     /// containers. It runs only where nobody else holds one of them for this fleet under its id.
     pub runtime_ids: Vec<String>,
+    /// The Compose project of its host, whose services may be components of the fleet.
+    pub project: Option<HostProject>,
 }
 
 /// Why an agent ended.

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use super::acts::{Changes, Hands, STARTS_MAX};
+use super::project::{self, Reader};
 use super::session::{self, News};
 use super::{AgentConfig, AgentError};
 use crate::driver::{Driver, Tag};
@@ -147,6 +148,7 @@ impl Shell {
         let hands = Hands {
             runtime: config.runtime.clone(),
             specs: Arc::new(specs),
+            me: config.id.clone(),
             starts: Arc::new(Semaphore::new(STARTS_MAX)),
             changes: Changes::default(),
             events: events_out,
@@ -346,7 +348,13 @@ impl Shell {
                 batch.push(AgentEvent::Link(AgentEndEvent::Disconnected { why: refusal.to_string() }));
             }
             ToAgent::Command { command, definitions } => {
-                let admitted = self.config.policy.admit(&command, &definitions).and_then(|()| {
+                // Judged is what would be made here, where that is known; what is not known here cannot be made.
+                let here = |definition: &Definition| {
+                    let local = project::local(definition.clone(), &self.config.id, &self.hands.specs);
+                    local.unwrap_or_else(|_| definition.clone())
+                };
+                let judged = definitions.iter().map(|(digest, entry)| (digest.clone(), here(entry))).collect();
+                let admitted = self.config.policy.admit(&command, &judged).and_then(|()| {
                     definitions.into_iter().try_for_each(|(digest, definition)| self.keep(digest, definition))
                 });
                 match admitted {
@@ -461,9 +469,30 @@ impl Shell {
     fn gather(&self, purpose: For, resolve: BTreeMap<ComponentName, Definition>, pull: bool) {
         let (runtime, policy, out) =
             (self.hands.runtime.clone(), self.config.policy.clone(), self.gathered_out.clone());
+        let mut reader = Reader {
+            me: self.config.id.clone(),
+            project: self.config.project.clone(),
+            policy: policy.clone(),
+            specs: self.hands.specs.clone(),
+            runtime: runtime.clone(),
+            pull,
+            look: None,
+        };
         let known: BTreeSet<SlotName> = self.node().workers().keys().cloned().collect();
-        let begun = Instant::now();
         tokio::spawn(async move {
+            // Resolving comes first: it may find out which containers of this host are the fleet's.
+            let mut resolutions = BTreeMap::new();
+            for (component, definition) in resolve {
+                // What another host calls an image says nothing about this one: the reader judges what it is here.
+                let image = definition.image.clone().filter(|_| !definition.is_of_hosts());
+                let resolution = match policy.admit_definition(&Definition { image, ..definition.clone() }) {
+                    Ok(()) if definition.is_of_hosts() => reader.resolve(&definition).await,
+                    Ok(()) => runtime.resolve(&definition, pull).await,
+                    Err(why) => Resolution { problem: Some(why), ..Resolution::default() },
+                };
+                resolutions.insert(component, resolution);
+            }
+            let begun = Instant::now();
             let mut names = known;
             names.extend(runtime.slots().await.unwrap_or_default());
             let mut slots = BTreeMap::new();
@@ -474,14 +503,6 @@ impl Shell {
                 }
             }
             let took = begun.elapsed();
-            let mut resolutions = BTreeMap::new();
-            for (component, definition) in resolve {
-                let resolution = match policy.admit_definition(&definition) {
-                    Ok(()) => runtime.resolve(&definition, pull).await,
-                    Err(why) => Resolution { problem: Some(why), ..Resolution::default() },
-                };
-                resolutions.insert(component, resolution);
-            }
             let _ = out.send(Gathered { purpose, took, slots, resolutions }).await;
         });
     }

@@ -315,6 +315,9 @@ pub(super) struct AgentArgs {
     /// By what address others reach its instances [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) address: Option<String>,
+    /// The folder of this host's Compose project, whose services components with `compose` are
+    #[arg(long, value_name = "DIR")]
+    pub(super) compose: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -123,6 +123,7 @@ impl Embedded {
             address: None,
             runtime: hands.runtime,
             runtime_ids: hands.ids,
+            project: hands.project,
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let agent = tokio::spawn(agent::run(config, async move {

@@ -92,10 +92,11 @@ pub(super) async fn agent(global: &Global, args: AgentArgs) -> Result<Exit, Prob
             Policy::default()
         }
     };
-    let hands = hands::daemon(global, &fleet, &folder, args.address.as_deref()).await?;
+    let hands = hands::daemon(global, &fleet, &folder, args.address.as_deref(), args.compose.as_deref()).await?;
     let config = AgentConfig {
         runtime: hands.runtime,
         runtime_ids: hands.ids,
+        project: hands.project,
         fleet,
         id: id.clone(),
         folder,

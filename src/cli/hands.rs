@@ -3,7 +3,7 @@
 //! A fleet of processes never waits for an engine: it is asked only when the manifest has containers, when this agent
 //! has had some, or when it is a daemon on a host where an engine answers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::Exit;
 use super::args::Global;
 use super::exit::Problem;
+use crate::agent::HostProject;
 use crate::model::{FleetName, Manifest, RuntimeKind};
 use crate::runtime::Runtime;
 use crate::runtime::docker::{DockerConfig, DockerRuntime, engine_socket};
@@ -25,6 +26,7 @@ const GREET: Duration = Duration::from_secs(2);
 pub(super) struct Hands {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) ids: Vec<String>,
+    pub(super) project: Option<HostProject>,
 }
 
 fn processes(folder: &Path, address: Option<&str>) -> Result<Arc<dyn Runtime>, Problem> {
@@ -62,7 +64,7 @@ fn short(engine: &str) -> String {
     format!("engine-{hex}")
 }
 
-async fn with_containers(processes: Arc<dyn Runtime>, containers: DockerRuntime) -> Hands {
+async fn with_containers(processes: Arc<dyn Runtime>, containers: Arc<DockerRuntime>) -> Hands {
     let mut ids = vec![uid()];
     match tokio::time::timeout(GREET, containers.engine_id()).await {
         Ok(Ok(engine)) => ids.push(short(&engine)),
@@ -70,7 +72,7 @@ async fn with_containers(processes: Arc<dyn Runtime>, containers: DockerRuntime)
         Ok(Err(error)) => tracing::warn!(why = error.message, "the Docker Engine does not answer"),
         Err(_) => tracing::warn!("the Docker Engine does not answer within {GREET:?}"),
     }
-    Hands { runtime: Arc::new(Several::new(vec![processes, Arc::new(containers)])), ids }
+    Hands { runtime: Arc::new(Several::new(vec![processes, containers])), ids, project: None }
 }
 
 /// For an agent inside a verb.
@@ -83,9 +85,9 @@ pub(super) async fn embedded(
     let processes = processes(folder, None)?;
     let asked = |manifest: &Manifest| manifest.components.values().any(|entry| entry.runtime == RuntimeKind::Docker);
     if !manifest.is_some_and(asked) && !has_had_containers(folder) {
-        return Ok(Hands { runtime: processes, ids: vec![uid()] });
+        return Ok(Hands { runtime: processes, ids: vec![uid()], project: None });
     }
-    Ok(with_containers(processes, containers(global, fleet, folder, false)?).await)
+    Ok(with_containers(processes, Arc::new(containers(global, fleet, folder, false)?)).await)
 }
 
 /// For `baton agent`, which serves manifests that it does not see.
@@ -94,20 +96,50 @@ pub(super) async fn daemon(
     fleet: &FleetName,
     folder: &Path,
     address: Option<&str>,
+    project: Option<&Path>,
 ) -> Result<Hands, Problem> {
     let processes = processes(folder, address)?;
+    if let Some(project) = project {
+        return of_host(global, fleet, folder, processes, project).await;
+    }
     let containers = match containers(global, fleet, folder, false) {
         Ok(containers) => containers,
         Err(problem) => {
             tracing::warn!(why = problem.text, "no containers here");
-            return Ok(Hands { runtime: processes, ids: vec![uid()] });
+            return Ok(Hands { runtime: processes, ids: vec![uid()], project: None });
         }
     };
     let wanted = global.docker_host.is_some() || has_had_containers(folder);
     if !wanted && !matches!(tokio::time::timeout(GREET, containers.engine_id()).await, Ok(Ok(_))) {
-        return Ok(Hands { runtime: processes, ids: vec![uid()] });
+        return Ok(Hands { runtime: processes, ids: vec![uid()], project: None });
     }
-    Ok(with_containers(processes, containers).await)
+    Ok(with_containers(processes, Arc::new(containers)).await)
+}
+
+/// For an agent whose host has a Compose project of its own.
+async fn of_host(
+    global: &Global,
+    fleet: &FleetName,
+    folder: &Path,
+    processes: Arc<dyn Runtime>,
+    project: &Path,
+) -> Result<Hands, Problem> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        let text = format!("--compose {}: {why}; name the folder of this host's Compose file", project.display());
+        Problem::new(Exit::Usage, text)
+    };
+    let project = std::path::absolute(project).map_err(|error| unusable(&error))?;
+    let found = std::fs::metadata(&project).map_err(|error| unusable(&error))?;
+    if !found.is_dir() {
+        return Err(unusable(&"it is no folder"));
+    }
+    let socket = socket_of(global.docker_host.as_deref()).map_err(|why| Problem::new(Exit::Usage, why))?;
+    let engine = PathBuf::from(&socket);
+    let config = DockerConfig { root: folder.to_owned(), fleet: fleet.clone(), socket, read_only: false };
+    let containers = DockerRuntime::of_host(config).map_err(|error| Problem::new(Exit::Failed, error.message))?;
+    let containers = Arc::new(containers);
+    let hands = with_containers(processes, containers.clone()).await;
+    Ok(Hands { project: Some(HostProject { folder: project, engine, containers }), ..hands })
 }
 
 /// For a look at what is there while no agent runs: changes nothing.

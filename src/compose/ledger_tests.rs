@@ -180,3 +180,14 @@ fn what_is_made_at_once_is_recorded_in_order() {
     assert_eq!(recording.networks.iter().map(|need| need.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(recording.volumes.iter().map(|need| need.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
+
+#[test]
+fn a_body_is_the_same_in_whatever_order_compose_wrote_it() {
+    let of = |env: [&str; 2], hosts: [&str; 2]| {
+        let mut ledger = ledger(Stage::Empty);
+        let body = json!({ "Image": "i", "Env": env, "HostConfig": { "ExtraHosts": hosts }, "Labels": {} });
+        ledger.asked("POST", "/v1.41/containers/create?name=p-w-1", body.to_string().as_bytes());
+        Recording::of(ledger).created.remove(0).container.body.expose().to_owned()
+    };
+    assert_eq!(of(["A=1", "B=2"], ["x:1", "y:2"]), of(["B=2", "A=1"], ["y:2", "x:1"]));
+}

@@ -12,7 +12,7 @@ use super::project::{Service, UpdateConfig};
 use super::recording::{CONFIG_HASH, Created};
 use super::{ComposeError, Project, Rehearsal, duration, standing};
 use crate::manifest::{Borrowed, BorrowedComponent, assemble};
-use crate::model::{ComponentName, ComposeContainer, ComposeService, FleetName, Manifest, Role, Secret};
+use crate::model::{ComponentName, ComposeContainer, ComposeService, Definition, FleetName, Manifest, Role, Secret};
 
 /// Compose's own, where a service says nothing.
 const GRACE: Duration = Duration::from_secs(10);
@@ -102,6 +102,47 @@ fn clients(project: &Project, name: &str) -> BTreeSet<String> {
             && (of.depends_on.contains_key(name) || of.shows_host(name))
     };
     project.services.iter().filter(asks).map(|(other, _)| other.clone()).collect()
+}
+
+/// Makes the definition of one service, for a component of a fleet that is more than this project: `own` are that
+/// component's keys, and go over the service's `x-baton`, key by key. What `x-baton` says at the top or in other
+/// services is for this project alone, and does not count.
+///
+/// # Errors
+/// With everything that is wrong.
+pub fn of_service(
+    project: &Project,
+    rehearsal: &Rehearsal,
+    service: &str,
+    own: Map<String, Value>,
+) -> Result<Definition, ComposeError> {
+    let mut project = project.clone();
+    project.baton = None;
+    for (name, other) in &mut project.services {
+        let said = other.baton.take().filter(|_| name == service);
+        if name == service {
+            other.baton = Some(over(said.unwrap_or_else(|| json!({})), Value::Object(own.clone())));
+        }
+    }
+    let manifest = manifest(&project, Some(rehearsal), None)?;
+    let found = ComponentName::new(service).ok().and_then(|name| manifest.components.get(&name).cloned());
+    found.ok_or_else(|| ComposeError::Project {
+        why: vec![format!("services.{service}: it runs Baton itself, which is never rolled with what it rolls")],
+    })
+}
+
+/// What is above wins: key by key in a mapping that both have, else the whole.
+fn over(below: Value, above: Value) -> Value {
+    match (below, above) {
+        (Value::Object(mut below), Value::Object(above)) => {
+            for (key, value) in above {
+                let under = below.get(&key).cloned().unwrap_or(Value::Null);
+                below.insert(key, over(under, value));
+            }
+            Value::Object(below)
+        }
+        (_, above) => above,
+    }
 }
 
 /// What no manifest could say.

@@ -136,8 +136,14 @@ impl Recording {
     }
 }
 
-/// What Compose writes in random order, in order: the same file gives the same bytes.
+/// What Compose writes in random order, in order: the same file gives the same bytes, whoever asks again.
 fn in_order(body: &mut Value) {
+    let lists = ["/Env", "/HostConfig/Binds", "/HostConfig/Mounts", "/HostConfig/ExtraHosts", "/HostConfig/Ulimits"];
+    for list in lists {
+        if let Some(Value::Array(items)) = body.pointer_mut(list) {
+            items.sort_by_cached_key(Value::to_string);
+        }
+    }
     if let Some(Value::String(label)) = body.get_mut("Labels").and_then(|labels| labels.get_mut(DEPENDS_ON)) {
         let mut entries: Vec<&str> = label.split(',').collect();
         entries.sort_unstable();

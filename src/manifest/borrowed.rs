@@ -95,6 +95,10 @@ fn validate(borrowed: &Borrowed, raw: Option<&Node>, report: &mut Report) -> Opt
         for key in ["release", "runtime"].iter().filter(|key| component.own.contains_key(**key)) {
             report.key(&["components", component.name.as_str(), key], "a service of Compose is a container; remove it");
         }
+        if component.own.contains_key("compose") {
+            let message = "this is the service itself; `compose` is for a baton.yaml that names services of hosts";
+            report.key(&["components", component.name.as_str(), "compose"], message);
+        }
     }
     keys::check(&mut root, &schema(), report);
     let names = component_names(&root);

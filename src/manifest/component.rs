@@ -9,8 +9,8 @@ use super::scalar::Argv;
 use super::shape;
 use super::text::{Filled, Texts};
 use crate::model::{
-    AgentId, ComponentName, Condition, Definition, NamedPort, Order, Port, RETAIN, Ratio, Release, Role, RuntimeKind,
-    Secret, Update,
+    AgentId, ComponentName, ComposeService, Condition, Definition, NamedPort, Order, Port, RETAIN, Ratio, Release, Role,
+    RuntimeKind, Secret, Update,
 };
 
 /// More slots than any host has use for: a slip of the finger, not a wish.
@@ -22,6 +22,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
     let complete = !report.is_spoilt(&["components", name.as_str()]);
     let mut here = Here { report, name: name.as_str().to_owned(), complete };
     let role = here.role(&written);
+    let compose = here.of_hosts(&written);
     let runtime = here.runtime(&written, role.as_ref());
     let ports = here.ports(&written, runtime);
     let mut texts = Texts::new(written.release.is_some(), &ports);
@@ -31,9 +32,9 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
     let env = here.env(&written, &mut texts);
     let env_file = here.path(&["env_file"], written.env_file.as_ref(), Filled::Release, &mut texts);
     let cwd = here.path(&["cwd"], written.cwd.as_ref(), Filled::All, &mut texts);
-    let replicas = here.replicas(&written);
-    let singleton = here.singleton(&written, role.as_ref(), replicas);
     let on = here.on(&written);
+    let replicas = here.replicas(&written, &on);
+    let singleton = here.singleton(&written, role.as_ref(), replicas);
     let update = here.update("update", written.update.unwrap_or_default(), singleton);
     let rollback = written.rollback.map(|rollback| here.update("rollback", rollback.into(), singleton));
     let rolls = (&update, rollback.as_ref());
@@ -46,7 +47,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
         role,
         runtime,
         image,
-        compose: None,
+        compose,
         release,
         command: command.into_iter().map(Secret::new).collect(),
         env,
@@ -119,7 +120,32 @@ impl Here<'_> {
         Some(Role::from(text.0.clone()))
     }
 
+    /// A service of its hosts' own projects, which say what runs.
+    fn of_hosts(&mut self, written: &shape::Component) -> Option<ComposeService> {
+        let written_there = written.compose.as_ref()?;
+        let said = [
+            ("image", written.image.is_some()),
+            ("release", written.release.is_some()),
+            ("command", written.command.is_some()),
+            ("env", written.env.is_some()),
+            ("env_file", written.env_file.is_some()),
+            ("cwd", written.cwd.is_some()),
+            ("runtime", written.runtime.as_ref().is_some_and(|said| said.0 != RuntimeKind::Docker)),
+        ];
+        for (key, _) in said.iter().filter(|(_, said)| *said) {
+            self.key(&[*key], "the Compose file on each host says what runs; remove the key, or `compose`");
+        }
+        let service = written_there.service.as_ref().map_or_else(|| self.name.clone(), |service| service.0.clone());
+        if service.is_empty() {
+            self.value(&["compose", "service"], "the name of a service in the Compose files of its hosts");
+        }
+        Some(ComposeService::of_each_host(service))
+    }
+
     fn runtime(&mut self, written: &shape::Component, role: Option<&Role>) -> RuntimeKind {
+        if written.compose.is_some() {
+            return RuntimeKind::Docker;
+        }
         let (image, release) = (written.image.is_some(), written.release.is_some());
         let gateway = role == Some(&Role::Gateway);
         if image && release {
@@ -133,7 +159,8 @@ impl Here<'_> {
         if written.runtime.is_none() && !image && !release && !gateway && self.complete {
             self.key(
                 &[],
-                "nothing to run: write `image`, or `release` and `command`, or `runtime: process` and `command`",
+                "nothing to run: write `image`, or `release` and `command`, or `runtime: process` and `command`, or \
+                 `compose`",
             );
             return kind;
         }
@@ -271,8 +298,10 @@ impl Here<'_> {
         Some(path)
     }
 
-    fn replicas(&mut self, written: &shape::Component) -> u32 {
-        let replicas = written.replicas.map_or(1, |count| count.0);
+    fn replicas(&mut self, written: &shape::Component, on: &[AgentId]) -> u32 {
+        // A host is named because it has the service.
+        let hosts = if written.compose.is_some() { u32::try_from(on.len()).unwrap_or(u32::MAX).max(1) } else { 1 };
+        let replicas = written.replicas.map_or(hosts, |count| count.0);
         if replicas > MAX_REPLICAS {
             self.value(&["replicas"], format!("{replicas} slots are more than the {MAX_REPLICAS} that are allowed"));
         }

@@ -99,8 +99,25 @@ fn validate(text: &str, report: &mut Report) -> Option<Manifest> {
     }
     keys::check(&mut root, &schema(), report);
     let names = component_names(&root);
-    let written = read_shape(report::to_json(&root), report)?;
-    fleet::resolve(written, &names, report)
+    let json = report::to_json(&root);
+    let written = read_shape(json.clone(), report)?;
+    let mut manifest = fleet::resolve(written, &names, report)?;
+    for (name, definition) in &mut manifest.components {
+        if let Some(remote) = definition.compose.as_mut().and_then(|compose| compose.remote.as_mut()) {
+            remote.own = own_keys(&json["components"][name.as_str()]);
+        }
+    }
+    Some(manifest)
+}
+
+/// What a component of hosts with projects of their own says itself: each host joins it to what its service says.
+fn own_keys(written: &Value) -> String {
+    let mut keys = written.as_object().cloned().unwrap_or_default();
+    // Which hosts and how many is for the whole; what runs is for the hosts.
+    ["compose", "on", "replicas", "runtime"].into_iter().for_each(|key| {
+        keys.remove(key);
+    });
+    Value::Object(keys).to_string()
 }
 
 /// The names under `components`, those too whose entry is wrong: others may refer to them.

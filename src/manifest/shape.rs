@@ -49,6 +49,9 @@ pub(crate) struct Component {
     pub role: Option<Text>,
     /// Through what it runs. Default: docker with `image`, process with `release`.
     pub runtime: Option<Choice<RuntimeKind>>,
+    /// A service of the Compose project that each of its hosts has: the agent there reads it. Instead of `image` and
+    /// everything else that says what runs.
+    pub compose: Option<OfHosts>,
     /// The image (docker). May hold {version}.
     pub image: Option<Text>,
     /// The folder with the program (process).
@@ -85,6 +88,14 @@ pub(crate) struct Component {
     pub drain: Option<Drain>,
     /// Former images that are kept for a way back, so that no prune takes them (docker). Default: 1.
     pub retain: Option<Count>,
+}
+
+/// A service of the Compose project that each host has.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(crate) struct OfHosts {
+    /// The service's name. Default: the component's.
+    pub service: Option<Text>,
 }
 
 /// A folder with one version of a program.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ComponentName, Digest, Secret};
+use super::{AgentId, ComponentName, Definition, Digest, Secret};
 
 /// A service of a Compose project, with the containers that Compose itself would create for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,79 @@ pub struct ComposeService {
     /// Services that ask it by its name inside the project's networks, past any gateway, as far as the file shows.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub clients: BTreeSet<String>,
+    /// Where each host has a project of its own, and its agent reads it: then what is above stays there, and is told
+    /// here by reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<ComposeRemote>,
+}
+
+/// A service of the projects of several hosts. Nothing in it has a value of an environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeRemote {
+    /// The component's keys as `baton.yaml` has them, JSON: they win over what the service says itself. Empty once the
+    /// agents have answered.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub own: String,
+    /// What an agent is to find out; only in the question to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<ComposeAsk>,
+    /// What each agent has found out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<AgentId, ComposeHost>,
+}
+
+/// The question to one agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeAsk {
+    /// The indexes of the slots that it is to run.
+    pub slots: Vec<u32>,
+    /// `--to`: what the project's version variable is to be.
+    pub version: Option<String>,
+}
+
+/// What a service is on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeHost {
+    /// The project's name there.
+    pub project: String,
+    /// The image reference.
+    pub image: String,
+    /// Compose's own digest of the service there.
+    pub config_hash: String,
+    /// Names of its containers by the slot's index, for people.
+    pub names: BTreeMap<u32, String>,
+    /// The definition with everything that the engine is sent: it is in that agent's own spec store by this digest, and
+    /// nowhere else.
+    pub kept: Digest,
+    /// Why two of a slot's containers cannot be there at once, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<String>,
+    /// The version there, where the project names a variable for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// An agent's answer for a service of its own host's project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposeAnswer {
+    /// What the service is there.
+    pub host: ComposeHost,
+    /// The component as that host would have it: the keys that steer a roll are what counts, nothing else is in it.
+    pub steering: Definition,
+    /// By service: what must be there before it, in the words of the Compose file.
+    pub depends_on: BTreeMap<String, super::Condition>,
+}
+
+impl ComposeService {
+    /// A service that each agent finds in its own host's project.
+    pub fn of_each_host(service: String) -> Self {
+        Self { service, remote: Some(ComposeRemote::default()), ..Self::default() }
+    }
+
+    /// What the service is on an agent's host; `None`: nobody has said, or it is not of that kind.
+    pub fn on(&self, agent: &AgentId) -> Option<&ComposeHost> {
+        self.remote.as_ref()?.hosts.get(agent)
+    }
 }
 
 /// Containers of a service that Baton did not make, as they are: what a way back would make again.

@@ -444,6 +444,11 @@ impl Definition {
         }
     }
 
+    /// Whether each agent finds it in its own host's Compose project.
+    pub fn is_of_hosts(&self) -> bool {
+        self.compose.as_ref().is_some_and(|compose| compose.remote.is_some())
+    }
+
     /// Whether requests reach it through something that can be switched.
     pub fn has_traffic(&self) -> bool {
         self.traffic != Traffic::None

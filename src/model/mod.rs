@@ -21,7 +21,8 @@ pub use command::{
     SkipReason, StepResult, TableTarget,
 };
 pub use compose::{
-    ComposeArchive, ComposeContainer, ComposeFound, ComposeNeed, ComposeService, compose_spec, published_ports,
+    ComposeAnswer, ComposeArchive, ComposeAsk, ComposeContainer, ComposeFound, ComposeHost, ComposeNeed, ComposeRemote,
+    ComposeService, compose_spec, published_ports,
 };
 pub use definition::{
     Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, RETAIN,

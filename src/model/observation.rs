@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentId, ComponentName, ComposeFound, Digest, InstanceId, RollId, RuntimeKind, SlotName, TableTarget, Term,
+    AgentId, ComponentName, ComposeAnswer, ComposeFound, Digest, InstanceId, RollId, RuntimeKind, SlotName,
+    TableTarget, Term,
 };
 
 /// What an instance is doing, as its runtime sees it.
@@ -174,6 +175,9 @@ pub struct Resolution {
     /// What people should know of an instance before it is stopped, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<(InstanceId, String)>,
+    /// What the component is in this host's own Compose project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<Box<ComposeAnswer>>,
 }
 
 /// What one agent reported.

@@ -31,6 +31,13 @@ fn former(scene: &Scene<'_>, name: &ComponentName, definition: &Definition) -> O
     let (image, mut service) = (first.image.clone(), first.service.clone());
     for other in found {
         service.containers.extend(other.service.containers.clone());
+        if let (Some(all), Some(other)) = (&mut service.remote, &other.service.remote) {
+            all.hosts.extend(other.hosts.clone());
+        }
+    }
+    if service.remote.is_some() {
+        service.alone = definition.compose.as_ref().and_then(|compose| compose.alone.clone());
+        return Some(Definition { image: Some(image), compose: Some(service), ..definition.clone() });
     }
     let replicas = u32::try_from(service.containers.len()).ok().filter(|count| *count > 0)?;
     Some(Definition { image: Some(image), compose: Some(service), replicas, ..definition.clone() })

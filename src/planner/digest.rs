@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::fill::fill_version;
 use crate::model::{
-    ComponentName, Definition, Digest, Manifest, NamedPort, Plan, Resolution, RuntimeKind, compose_spec,
+    AgentId, ComponentName, Definition, Digest, Manifest, NamedPort, Plan, Resolution, RuntimeKind, compose_spec,
 };
 
 fn digest_of(value: &impl Serialize) -> Digest {
@@ -107,6 +107,22 @@ pub fn spec_digest(definition: &Definition, resolution: &Resolution) -> Digest {
         ports: &definition.ports,
     };
     digest_of(&spec)
+}
+
+/// The same on an agent, which may have its own host's project: then what it has answered is what the definition is
+/// there.
+pub fn spec_on(definition: &Definition, agent: &AgentId, resolution: &Resolution) -> Digest {
+    let Some(compose) = definition.compose.as_ref().filter(|compose| compose.remote.is_some()) else {
+        return spec_digest(definition, resolution);
+    };
+    match compose.on(agent) {
+        Some(host) => {
+            let image = resolution.image_id.as_deref().unwrap_or(&host.image);
+            compose_spec(&host.config_hash, image)
+        }
+        // Nothing has this one: whatever is there is not known to be what is wanted.
+        None => digest_of(&("not known on", agent)),
+    }
 }
 
 /// The digest of a plan: over everything in it but the digest itself.

@@ -21,7 +21,9 @@ fn governing(scene: &Scene<'_>) -> Result<BTreeMap<ComponentName, Definition>, P
         let version = scene.history.version.as_deref();
         for (name, definition) in &manifest.components {
             // Without a version the manifest's text still has holes in it.
-            if version.is_some() || !definition.versioned {
+            // And what the hosts' own files say of it is in what it was made with.
+            let made = definition.is_of_hosts() && scene.last_definition(name).is_some();
+            if !made && (version.is_some() || !definition.versioned) {
                 known.insert(name.clone(), fill_version(definition, version));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::digest::spec_digest;
+use super::digest::spec_on;
 use super::gateway::is_gateway;
 use super::policy::{self, Mode};
 use super::scene::{Pool, Scene};
@@ -107,8 +107,11 @@ pub(super) fn want<'a>(
         definition,
         digest,
         agent: agent.clone(),
-        spec: spec_digest(definition, resolution),
-        version: version.filter(|_| definition.versioned).cloned(),
+        spec: spec_on(definition, agent, resolution),
+        version: match &definition.compose {
+            Some(compose) if compose.remote.is_some() => compose.on(agent).and_then(|host| host.version.clone()),
+            _ => version.filter(|_| definition.versioned).cloned(),
+        },
     }
 }
 

@@ -11,6 +11,7 @@ mod fill;
 mod follow;
 mod gateway;
 mod graph;
+mod hosts;
 mod limits;
 mod moved;
 mod place;
@@ -31,7 +32,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use check::check;
-pub use digest::{definition_digest, manifest_digest, plan_digest, spec_digest};
+pub use digest::{definition_digest, manifest_digest, plan_digest, spec_digest, spec_on};
 pub use fill::{fill_version, resolve_version};
 pub use limits::refuse_floors;
 pub use place::{placement, wanted};
@@ -219,12 +220,14 @@ pub fn plan(input: &PlanningInput) -> Result<Planned, PlanError> {
 pub fn wanted_for(input: &PlanningInput) -> Result<BTreeMap<AgentId, BTreeMap<ComponentName, Definition>>, PlanError> {
     let scene = Scene::new(input);
     let version = resolve_version(&input.ask, input.manifest.as_ref(), &input.history)?;
-    match (&input.ask, &input.manifest) {
-        (Ask::Up { .. }, Some(manifest)) => Ok(wanted(manifest, version.as_deref(), &input.inventory)),
-        (Ask::Restart { .. }, manifest) => Ok(restart::wanted(&scene, manifest.as_ref())),
-        (Ask::Rollback { .. }, _) => Ok(rollback::wanted(&scene)),
-        _ => Ok(BTreeMap::new()),
-    }
+    let mut wanted = match (&input.ask, &input.manifest) {
+        (Ask::Up { .. }, Some(manifest)) => wanted(manifest, version.as_deref(), &input.inventory),
+        (Ask::Restart { .. }, manifest) => restart::wanted(&scene, manifest.as_ref()),
+        (Ask::Rollback { .. }, _) => rollback::wanted(&scene),
+        _ => BTreeMap::new(),
+    };
+    wanted.values_mut().flat_map(BTreeMap::values_mut).for_each(|entry| hosts::ask_version(entry, &input.ask));
+    Ok(wanted)
 }
 
 /// From everything decided to the plan, with its steps, limits, digest and report.

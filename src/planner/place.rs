@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::PlanError;
 use super::fill::fill_version;
 use super::gateway::with_gateway;
+use super::hosts;
 use crate::model::{AgentId, ComponentName, Definition, Inventory, Manifest, Port, RuntimeKind, SlotName};
 
 /// The agents that may run a component, in order of id.
@@ -141,8 +142,9 @@ pub(super) fn wanted_by_agent(
 ) -> BTreeMap<AgentId, BTreeMap<ComponentName, Definition>> {
     let mut wanted: BTreeMap<AgentId, BTreeMap<ComponentName, Definition>> = BTreeMap::new();
     for (name, definition) in components {
-        for agent in placement(definition, inventory).unwrap_or_default().into_values() {
-            wanted.entry(agent).or_default().insert(name.clone(), definition.clone());
+        for (slot, agent) in placement(definition, inventory).unwrap_or_default() {
+            let entry = wanted.entry(agent).or_default().entry(name.clone()).or_insert_with(|| definition.clone());
+            hosts::ask(entry, &slot);
         }
     }
     wanted

@@ -98,9 +98,16 @@ fn changes(draft: &Draft) -> Vec<String> {
                 (None, None) => String::new(),
             };
             let slot = work.slot.to_string();
-            format!("{slot:width$}  {kind:7}  {version}({})", work.why)
+            format!("{slot:width$}  {kind:7}  {version}{}({})", over_there(draft, work), work.why)
         })
         .collect()
+}
+
+/// Where a slot is, and what it is called there: each host has a project of its own.
+fn over_there(draft: &Draft, work: &Work) -> String {
+    let compose = draft.definition(&work.slot.component).and_then(|definition| definition.compose.as_ref());
+    let name = compose.and_then(|compose| compose.on(&work.agent)?.names.get(&work.slot.index));
+    name.map_or_else(String::new, |name| format!("on {} as {name} ", work.agent))
 }
 
 /// By label, in order; one line for what is done to one slot in one go.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::digest::{definition_digest, manifest_digest, no_manifest_digest, spec_digest};
+use super::digest::{definition_digest, manifest_digest, no_manifest_digest, spec_on};
 use super::draft::{Draft, refuse_unknown, refuse_unresolved, set_orders, want, wishes};
 use super::fill::fill_version;
 use super::follow;
 use super::gateway::{is_gateway, with_gateway};
+use super::hosts;
 use super::scene::{Found, Pool, Scene};
 use super::work::{View, Want, Work, present, work_for};
 use super::{PlanError, stages};
@@ -25,6 +26,7 @@ pub(super) fn restart(scene: &Scene<'_>, asked: &[ComponentName]) -> Result<Draf
         .map(|(name, definition)| (name.clone(), fill_version(definition, version.as_deref())))
         .collect();
     let from_manifest = with_gateway(&filled, &scene.input.inventory)?;
+    let from_manifest = hosts::settled(from_manifest, scene, version.as_deref())?;
 
     let mut all: BTreeMap<ComponentName, Definition> = BTreeMap::new();
     let mut definitions = BTreeMap::new();
@@ -125,7 +127,10 @@ fn runs_with<'a>(
     let unresolved = Resolution::default();
     let unchanged = match (resolution, recorded) {
         (Some(_), _) | (None, None) => same(manifested, found, resolution),
-        (None, Some(recorded)) => spec_digest(manifested, &unresolved) == spec_digest(recorded, &unresolved),
+        (None, Some(recorded)) => {
+            let text = |definition: &Definition| spec_on(definition, found.agent, &unresolved);
+            text(manifested) == text(recorded)
+        }
     };
     if unchanged {
         return Ok(manifested);
@@ -136,7 +141,7 @@ fn runs_with<'a>(
 
 fn same(definition: &Definition, found: &Found<'_>, resolution: Option<&Resolution>) -> bool {
     // Without an answer nothing speaks against it; the plan is refused later for want of one.
-    resolution.is_none_or(|resolution| found.seen.spec.as_ref() == Some(&spec_digest(definition, resolution)))
+    resolution.is_none_or(|resolution| found.seen.spec.as_ref() == Some(&spec_on(definition, found.agent, resolution)))
 }
 
 fn replace(scene: &Scene<'_>, pool: &mut Pool, slot: &SlotName, found: &Found<'_>, definition: &Definition) -> Work {
@@ -162,7 +167,8 @@ pub(super) fn wanted(
             .and_then(|manifest| manifest.components.get(&slot.component))
             .map(|definition| fill_version(definition, version));
         if let Some(definition) = manifested.or_else(|| scene.made_with(found.seen).cloned()) {
-            wanted.entry(found.agent.clone()).or_default().entry(slot.component.clone()).or_insert(definition);
+            let of_agent = wanted.entry(found.agent.clone()).or_default();
+            hosts::ask(of_agent.entry(slot.component.clone()).or_insert(definition), slot);
         }
     }
     wanted

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::digest::spec_digest;
+use super::digest::spec_on;
 use super::draft::{Draft, refuse_unresolved, removal, set_orders, spares_gateway, want};
 use super::gateway::is_gateway;
 use super::place::{placement, wanted_by_agent};
@@ -168,6 +168,13 @@ impl Back<'_> {
         let view = View { gateways: &tables, own_drain: true, ignore_held: by_hand };
         let named = self.plan.only.iter().any(|only| only == name.as_str());
         for (slot, agent) in &placed {
+            let absent = definition.is_of_hosts()
+                && definition.compose.as_ref().is_some_and(|compose| compose.on(agent).is_none());
+            if absent {
+                let why = "there was none on its host before that roll";
+                self.works.extend(removal(scene, &mut self.pool, slot, None, why));
+                continue;
+            }
             let version = self.version(digest, name);
             let wanted = want(scene, definition, digest.clone(), agent, version.as_ref());
             let instances = scene.instances(slot);
@@ -250,7 +257,7 @@ impl Back<'_> {
     /// held when the instance was made, so its own record counts.
     fn is_target(&self, found: &Found<'_>, wanted: &Want<'_>) -> bool {
         let unresolved = Resolution::default();
-        let text = |definition: &Definition| spec_digest(definition, &unresolved);
+        let text = |definition: &Definition| spec_on(definition, found.agent, &unresolved);
         found.seen.definition.as_ref() == Some(&wanted.digest)
             || found.seen.spec.as_ref() == Some(&wanted.spec)
             || self.scene.made_with(found.seen).is_some_and(|made| text(made) == text(wanted.definition))

@@ -7,6 +7,7 @@ use super::draft::{Draft, refuse_unknown, refuse_unresolved, removal, set_orders
 use super::fill::{fill_version, resolve_version};
 use super::follow;
 use super::gateway::{is_gateway, with_gateway};
+use super::hosts;
 use super::place::placement;
 use super::scene::{Pool, Scene};
 use super::work::{View, Want, Work, current, present, work_for};
@@ -41,6 +42,11 @@ pub(super) fn up(scene: &Scene<'_>, only: &[ComponentName], remove_orphans: bool
         .map(|(name, definition)| (name.clone(), fill_version(definition, version.as_deref())))
         .collect();
     let components = with_gateway(&filled, &scene.input.inventory)?;
+    let by_text = components.values().any(|definition| definition.versioned);
+    let components = hosts::settled(components, scene, version.as_deref())?;
+    hosts::refuse_idle_version(&components, &scene.input.ask)?;
+    // Where no text of the manifest stands for it, the files of the hosts say what the version is.
+    let version = if by_text { version } else { hosts::agreed_version(&components).or(version) };
     let orphans: BTreeSet<ComponentName> =
         scene.components().into_iter().filter(|name| !components.contains_key(name)).collect();
     refuse_unknown(only, &components.keys().chain(&orphans).cloned().collect())?;

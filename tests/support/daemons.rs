@@ -83,6 +83,19 @@ impl Daemons {
         self.fleet.stage.spawn(&name, &mut command)
     }
 
+    /// Starts an agent that dials `to` with this policy, and with what `more` adds to its command.
+    pub fn agent_with(&mut self, id: &str, to: &str, policy: &str, more: impl FnOnce(&mut Command)) -> usize {
+        let name = format!("agent-{id}");
+        let path = self.fleet.stage.path(format!("policy-{id}.yaml"));
+        std::fs::write(&path, policy).expect("a policy");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        let mut command = self.binary(&name);
+        command.args(["agent", "--fleet", &self.fleet.name, "--id", id, "--coordinator", to]).arg("--policy").arg(path);
+        command.arg("--state").arg(self.fleet.stage.path(&name));
+        more(&mut command);
+        self.fleet.stage.spawn(&name, &mut command)
+    }
+
     /// A daemon by its place.
     pub fn child(&mut self, place: usize) -> &mut Running {
         self.fleet.stage.child(place)

@@ -1,5 +1,6 @@
 //! Real Compose projects in tests: of a name of their own, and gone when the test is over, however it ends.
 
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +10,8 @@ pub struct Site {
     folder: tempfile::TempDir,
     /// The project's name, and the repository of its images.
     pub name: String,
+    /// `DOCKER_HOST`, where it is not everybody's.
+    engine: Option<String>,
 }
 
 /// Whether there are an engine and Compose v2. A test without them says so and passes, unless `BATON_TEST_NO_SKIP=1`.
@@ -38,11 +41,21 @@ pub fn is_here(test: &str) -> bool {
 
 const BUSYBOX: &str = "/bin/busybox";
 
-/// An image with this Baton, the quickstart's toys and a busybox, once for each run of a test program: of another run
-/// it has the same name, and only its own tags keep it.
+/// An image with this Baton, the quickstart's toys and a busybox. Its name says what is in it: the next test program
+/// finds it, and a prune of what has no name leaves it alone.
 fn toolbox(quickstart: &Path) -> &'static str {
     static BUILT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     BUILT.get_or_init(|| {
+        let mut content = std::hash::DefaultHasher::new();
+        for program in [Path::new(env!("CARGO_BIN_EXE_baton")), quickstart] {
+            let about = std::fs::metadata(program).expect("a program");
+            (program, about.len(), about.modified().expect("a time")).hash(&mut content);
+        }
+        let name = format!("baton-test-tools:{:016x}", content.finish());
+        let there = Command::new("docker").args(["image", "inspect", &name]).output().expect("docker");
+        if there.status.success() {
+            return name;
+        }
         let folder = tempfile::tempdir().expect("a folder");
         let into = |from: &Path, name: &str| {
             let to = folder.path().join(name);
@@ -64,9 +77,10 @@ fn toolbox(quickstart: &Path) -> &'static str {
             file.push_str(&format!("COPY {name} {library}\n"));
         }
         std::fs::write(folder.path().join("Dockerfile"), file).expect("a Dockerfile");
-        let built = Command::new("docker").args(["build", "-q"]).arg(folder.path()).output().expect("docker");
+        let built =
+            Command::new("docker").args(["build", "-q", "-t", &name]).arg(folder.path()).output().expect("docker");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        String::from_utf8_lossy(&built.stdout).trim().to_owned()
+        name
     })
 }
 
@@ -78,7 +92,7 @@ impl Site {
     /// When the images cannot be built.
     pub fn with_baton(what: &str, quickstart: &Path) -> Self {
         let base = toolbox(quickstart);
-        Self::built(what, &format!("FROM {base}\nARG V\nARG OF\nENV V=$V OF=$OF\n"))
+        Self::built(None, what, &format!("FROM {base}\nARG V\nARG OF\nENV V=$V OF=$OF\n"))
     }
 
     /// A new project, whose images `NAME:1`, `NAME:2` are there.
@@ -86,19 +100,28 @@ impl Site {
     /// # Panics
     /// When the images cannot be built.
     pub fn new(what: &str) -> Self {
+        Self::on(None, what)
+    }
+
+    /// The same on another engine (`DOCKER_HOST`).
+    ///
+    /// # Panics
+    /// When the images cannot be built.
+    pub fn on(engine: Option<&str>, what: &str) -> Self {
         // Images of its own, not only names: of two that are alike the engine makes one.
         Self::built(
+            engine,
             what,
             "FROM scratch\nCOPY busybox /bin/busybox\nARG V\nARG OF\nENV V=$V OF=$OF\nCMD [\"/bin/busybox\", \"sh\", \"-c\", \
              \"trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done\"]\n",
         )
     }
 
-    fn built(what: &str, file: &str) -> Self {
+    fn built(engine: Option<&str>, what: &str, file: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::Builder::new().prefix("bt-").tempdir().expect("a temporary folder");
         let name = format!("bt{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let site = Self { folder, name };
+        let site = Self { folder, name, engine: engine.map(str::to_owned) };
         let context = site.path("image");
         std::fs::create_dir(&context).expect("a folder");
         std::fs::copy(BUSYBOX, context.join("busybox")).expect("a busybox");
@@ -133,6 +156,7 @@ impl Site {
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path()).env_remove("COMPOSE_FILE");
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
         command.output().unwrap_or_else(|error| panic!("cannot start {program}: {error}"))
     }
 
@@ -166,6 +190,7 @@ impl Site {
     pub fn compose_up(&self, tag: &str) -> String {
         let mut command = Command::new("docker");
         command.args(["compose", "up", "-d"]).current_dir(self.folder.path());
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
         let output = command.env("TAG", tag).env_remove("COMPOSE_FILE").output().expect("docker starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "docker compose up -d with TAG={tag}: {said}");

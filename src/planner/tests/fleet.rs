@@ -164,6 +164,7 @@ impl Fleet {
             found: None,
             outdated: Default::default(),
             notes: Vec::new(),
+            compose: None,
             problem: self.problems.get(&(agent.clone(), definition.component.clone())).cloned(),
         }
     }

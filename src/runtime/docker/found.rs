@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bollard::models::ContainerInspectResponse;
 use serde_json::{Map, Value, json};
 
-use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
+use super::look::{CONFIG_HASH, NUMBER, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
 use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports};
 use crate::runtime::RuntimeError;
@@ -26,7 +26,7 @@ impl Inner {
                 continue;
             };
             let image = self.image_of(&seen.about).await?;
-            let mut container = container(&seen, &slot, &image);
+            let mut container = container(&seen, &image);
             // It may live in a container that is made anew before it: the name stays, the id does not.
             let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
             container.body = Secret::new(body);
@@ -53,6 +53,7 @@ impl Inner {
             asked_hash: None,
             host_ports,
             clients: asked.clients.clone(),
+            remote: None,
         };
         Some(Box::new(ComposeFound { image, service }))
     }
@@ -82,7 +83,7 @@ fn label(about: &ContainerInspectResponse, name: &str) -> String {
 }
 
 /// The body that would make a container again: what it was made with, without what the engine made up for it.
-fn container(seen: &Seen, slot: &SlotName, image: &str) -> ComposeContainer {
+fn container(seen: &Seen, image: &str) -> ComposeContainer {
     let about = &seen.about;
     let short = about.id.as_deref().and_then(|id| id.get(..12)).unwrap_or_default();
     let mut body =
@@ -129,7 +130,7 @@ fn container(seen: &Seen, slot: &SlotName, image: &str) -> ComposeContainer {
         .map(|(name, endpoint)| (name, sorted(json!({ "EndpointConfig": endpoint })).to_string()))
         .collect();
     let name = if seen.entry.name.is_empty() {
-        format!("{}-{}-{}", label(about, PROJECT), label(about, SERVICE), slot.index)
+        format!("{}-{}-{}", label(about, PROJECT), label(about, SERVICE), label(about, NUMBER))
     } else {
         seen.entry.name.clone()
     };

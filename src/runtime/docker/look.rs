@@ -8,7 +8,7 @@ use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateSt
 use bollard::query_parameters::{ListContainersOptionsBuilder, RenameContainerOptionsBuilder};
 
 use super::engine::{ACT, ASK, Trouble};
-use super::record::{Entry, SlotRecord, component_of, read_temporary};
+use super::record::{Entry, SlotRecord, read_temporary};
 use super::runtime::Inner;
 use super::volumes::OldMount;
 use crate::model::{
@@ -21,7 +21,7 @@ pub(super) const PROJECT: &str = "com.docker.compose.project";
 pub(super) const SERVICE: &str = "com.docker.compose.service";
 pub(super) const NUMBER: &str = "com.docker.compose.container-number";
 pub(super) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
-const ONE_OFF: &str = "com.docker.compose.oneoff";
+pub(super) const ONE_OFF: &str = "com.docker.compose.oneoff";
 /// On containers that no Compose project has: made from a `baton.yaml`.
 pub(super) const FLEET: &str = "baton.fleet";
 pub(super) const SLOT: &str = "baton.slot";
@@ -49,20 +49,6 @@ pub(super) struct Listed {
     labels: HashMap<String, String>,
 }
 
-/// The slot that a container with these labels belongs to, if it is one of the fleet's.
-pub(super) fn slot_of(fleet: &str, labels: &HashMap<String, String>) -> Option<SlotName> {
-    let label = |name: &str| labels.get(name).map(String::as_str);
-    if label(FLEET) == Some(fleet) {
-        return label(SLOT)?.parse().ok();
-    }
-    // `docker compose run` makes containers that belong to no place of a service.
-    if label(PROJECT) != Some(fleet) || label(ONE_OFF).is_some_and(|one_off| one_off.eq_ignore_ascii_case("true")) {
-        return None;
-    }
-    let index = label(NUMBER)?.parse().ok().filter(|index| *index > 0)?;
-    Some(SlotName::new(component_of(label(SERVICE)?)?, index))
-}
-
 impl Inner {
     /// Every container of the fleet, as of a moment ago.
     async fn list(&self) -> Result<Arc<Vec<Listed>>, Trouble> {
@@ -79,13 +65,15 @@ impl Inner {
 
     async fn list_now(&self) -> Result<Vec<Listed>, Trouble> {
         let client = self.engine.client().await?;
-        let list = |label: &str| {
-            let filters = HashMap::from([("label".to_owned(), vec![format!("{label}={}", self.fleet)])]);
+        let list = |label: String| {
+            let filters = HashMap::from([("label".to_owned(), vec![label])]);
             let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
             self.engine.bounded("listing containers", ASK, client.list_containers(Some(options)))
         };
-        let (composed, made) = tokio::try_join!(list(PROJECT), list(FLEET))?;
-        let listed = composed.into_iter().chain(made).filter_map(|found| {
+        let projects = self.places.projects().into_iter().map(|project| list(format!("{PROJECT}={project}")));
+        let composed = futures_util::future::try_join_all(projects);
+        let (composed, made) = tokio::try_join!(composed, list(format!("{FLEET}={}", self.fleet)))?;
+        let listed = composed.into_iter().flatten().chain(made).filter_map(|found| {
             Some(Listed {
                 id: found.id?,
                 name: found.names?.first()?.trim_start_matches('/').to_owned(),
@@ -99,7 +87,14 @@ impl Inner {
     /// Every slot that has a container.
     pub(super) async fn slots(&self) -> Result<Vec<SlotName>, RuntimeError> {
         let listed = self.list().await?;
-        let mut slots: Vec<SlotName> = listed.iter().filter_map(|found| slot_of(&self.fleet, &found.labels)).collect();
+        let mut slots: Vec<SlotName> = listed.iter().filter_map(|found| self.places.slot_of(&found.labels)).collect();
+        // One whose place was given away is known by what is on record of it.
+        let on_record = if self.places.are_given() { self.records.slots()? } else { Vec::new() };
+        for slot in on_record {
+            if !self.records.read(&slot)?.instances.is_empty() {
+                slots.push(slot);
+            }
+        }
         slots.sort();
         slots.dedup();
         Ok(slots)
@@ -119,7 +114,7 @@ impl Inner {
     pub(super) async fn look(&self, slot: &SlotName) -> Result<Vec<Seen>, RuntimeError> {
         // The list comes before the record: what Baton makes or removes meanwhile is in the record, or gone, by then.
         let all = self.list().await?;
-        let here = |found: &&Listed| slot_of(&self.fleet, &found.labels).as_ref() == Some(slot);
+        let here = |found: &&Listed| self.places.slot_of(&found.labels).as_ref() == Some(slot);
         let mut listed: Vec<&Listed> = all.iter().filter(here).collect();
         // An instance that was there first has the lower number.
         listed.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
@@ -324,17 +319,6 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_a_services_container_number_and_a_one_off_is_none() {
-        let of = |pairs: &[(&str, &str)]| slot_of("shop", &labels(pairs)).map(|slot| slot.to_string());
-        let good = [(PROJECT, "shop"), (SERVICE, "worker"), (NUMBER, "2"), (ONE_OFF, "False")];
-        assert_eq!(of(&good).as_deref(), Some("worker-2"));
-        assert_eq!(of(&[(PROJECT, "shop"), (SERVICE, "worker"), (NUMBER, "2"), (ONE_OFF, "True")]), None);
-        assert_eq!(of(&[(PROJECT, "other"), (SERVICE, "worker"), (NUMBER, "2")]), None);
-        assert_eq!(of(&[(PROJECT, "shop"), (SERVICE, "worker"), (NUMBER, "0")]), None);
-        assert_eq!(of(&[(FLEET, "shop"), (SLOT, "api-1")]).as_deref(), Some("api-1"));
-    }
-
-    #[test]
     fn a_number_is_said_by_label_or_name_and_is_the_next_where_it_is_taken() {
         let listed = |name: &str, pairs: &[(&str, &str)]| Listed {
             id: "c".to_owned(),
@@ -342,7 +326,7 @@ mod tests {
             created: 0,
             labels: labels(pairs),
         };
-        let record = SlotRecord { highest: 4, instances: [(4, Entry::default())].into() };
+        let record = SlotRecord { highest: 4, instances: [(4, Entry::default())].into(), ..SlotRecord::default() };
         assert_eq!(number_of(&listed("p-w-1", &[]), &record), 5);
         assert_eq!(number_of(&listed("p-w-1.baton-9", &[]), &record), 9);
         assert_eq!(number_of(&listed("p-w-1.baton-4", &[]), &record), 5);

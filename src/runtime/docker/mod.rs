@@ -1,6 +1,7 @@
 //! Containers of a Docker Engine (API 1.41 and newer), over its Unix socket.
 //!
-//! A slot is a service's container number in the Compose project that the fleet is; an instance is one container.
+//! A slot is a service's container number in the Compose project that the fleet is, or has a place in the project of
+//! this host (`places`); an instance is one container.
 //! Which container is which instance is on record here (`record`), never on the container: what is left behind is what
 //! Compose would have made. A container that Baton did not make gets a number when it is first seen.
 //!
@@ -19,6 +20,7 @@ mod host;
 mod image;
 mod life;
 mod look;
+mod places;
 mod prepare;
 mod record;
 mod retain;
@@ -27,4 +29,5 @@ mod volumes;
 
 pub use endpoint::engine_socket;
 pub use engine::socket_of;
+pub use places::HostService;
 pub use runtime::{DockerConfig, DockerRuntime};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
 use super::engine::refused;
+use super::places::Place;
 use crate::model::{ComponentName, Digest, FailureKind, InstanceId, SlotName};
 use crate::runtime::RuntimeError;
 use crate::sys;
@@ -20,6 +21,9 @@ pub(super) struct SlotRecord {
     pub(super) highest: u64,
     /// By number.
     pub(super) instances: BTreeMap<u64, Entry>,
+    /// Where this host has a Compose project of its own: which of its containers the slot is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) place: Option<Place>,
 }
 
 /// One instance.

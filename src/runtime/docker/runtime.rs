@@ -12,7 +12,8 @@ use tokio::task::AbortHandle;
 
 use super::body;
 use super::engine::{ASK, Engine};
-use super::look::{Listed, Seen, slot_of};
+use super::look::{Listed, Seen};
+use super::places::{HostService, Places};
 use super::record::Records;
 use crate::model::{
     Definition, Endpoint, ExitStatus, FleetName, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
@@ -51,6 +52,10 @@ pub(super) struct Inner {
     pub(super) fleet: String,
     /// One at a time names former images.
     pub(super) retaining: tokio::sync::Mutex<()>,
+    /// Which container is which slot.
+    pub(super) places: Arc<Places>,
+    /// One at a time gives places.
+    pub(super) placing: tokio::sync::Mutex<()>,
     /// The last list of all containers, and when it was made.
     pub(super) listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Listed>>)>>,
 }
@@ -66,14 +71,57 @@ impl Drop for DockerRuntime {
 impl DockerRuntime {
     /// A runtime over the containers of a fleet. Does nothing yet.
     pub fn new(config: DockerConfig) -> DockerRuntime {
+        let records = Records::new(config.root.join("docker"), config.read_only);
+        DockerRuntime::with(config, records, false, BTreeMap::new())
+    }
+
+    /// The same for a host that has a Compose project of its own: of its containers, only those are the fleet's that
+    /// were given a place ([`DockerRuntime::place`]).
+    ///
+    /// # Errors
+    /// When the records of earlier places cannot be read.
+    pub fn of_host(config: DockerConfig) -> Result<DockerRuntime, RuntimeError> {
+        let records = Records::new(config.root.join("docker"), config.read_only);
+        let mut given = BTreeMap::new();
+        for slot in records.slots()? {
+            if let Some(place) = records.read(&slot)?.place {
+                given.insert(slot, place);
+            }
+        }
+        Ok(DockerRuntime::with(config, records, true, given))
+    }
+
+    fn with(
+        config: DockerConfig,
+        records: Records,
+        of_host: bool,
+        given: BTreeMap<SlotName, super::places::Place>,
+    ) -> DockerRuntime {
+        let fleet = config.fleet.to_string();
         let inner = Inner {
             engine: Engine::new(config.socket),
-            records: Records::new(config.root.join("docker"), config.read_only),
-            fleet: config.fleet.to_string(),
+            records,
+            places: Arc::new(Places::new(fleet.clone(), of_host, given)),
+            placing: tokio::sync::Mutex::default(),
+            fleet,
             retaining: tokio::sync::Mutex::default(),
             listed: tokio::sync::Mutex::default(),
         };
         DockerRuntime { inner: Arc::new(inner), listener: Mutex::default() }
+    }
+
+    /// Gives the slots of a service with these indexes their places in a project of this host: numbers from 1, kept
+    /// for as long as anything is there. Returns the number of each, by index, and the names of containers of the
+    /// service that no slot has.
+    ///
+    /// # Errors
+    /// When the engine does not answer or the records cannot be used.
+    pub async fn place(
+        &self,
+        service: &HostService,
+        indexes: &[u32],
+    ) -> Result<(BTreeMap<u32, u32>, Vec<String>), RuntimeError> {
+        self.inner.place(service, indexes).await
     }
 
     /// The engine's own id: the same whichever socket leads to it.
@@ -101,14 +149,14 @@ async fn listen(inner: Weak<Inner>, hints: mpsc::Sender<Hint>) {
             for slot in strong.records.slots().unwrap_or_default() {
                 let _ = hints.try_send(Hint { slot, instance: None });
             }
-            let fleet = strong.fleet.clone();
+            let places = Arc::clone(&strong.places);
             drop(strong);
             while let Some(Ok(event)) = events.next().await {
                 wait = LISTEN_FIRST;
                 // Probes run beside an instance all the time and change nothing.
                 let probing = event.action.is_some_and(|action| action.starts_with("exec_"));
                 let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-                if let (false, Some(slot)) = (probing, slot_of(&fleet, &attributes)) {
+                if let (false, Some(slot)) = (probing, places.slot_of(&attributes)) {
                     // A full queue means that somebody has enough to look at.
                     let _ = hints.try_send(Hint { slot, instance: None });
                 }
