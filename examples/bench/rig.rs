@@ -185,6 +185,7 @@ impl Rig {
         let (stop, stopped) = oneshot::channel::<()>();
         let agent = tokio::spawn(agent::run(
             AgentConfig {
+                project: None,
                 fleet: fleet.clone(),
                 id: AgentId::new("host")?,
                 folder: folder.join("agent"),

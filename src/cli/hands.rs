@@ -133,7 +133,7 @@ async fn of_host(
     if !found.is_dir() {
         return Err(unusable(&"it is no folder"));
     }
-    let socket = socket_of(global.docker_host.as_deref()).map_err(|why| Problem::new(Exit::Usage, why))?;
+    let socket = socket(global)?;
     let engine = PathBuf::from(&socket);
     let config = DockerConfig { root: folder.to_owned(), fleet: fleet.clone(), socket, read_only: false };
     let containers = DockerRuntime::of_host(config).map_err(|error| Problem::new(Exit::Failed, error.message))?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::body;
 use super::engine::{ACT, ASK, Trouble, refused};
-use super::look::{mounts_of, name_of, slot_of, spec_of, state_of};
+use super::look::{mounts_of, name_of, spec_of, state_of};
 use super::record::{Entry, temporary_name};
 use super::runtime::Inner;
 use super::volumes::carry;
@@ -291,7 +291,7 @@ impl Inner {
         let labels = about.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
         let why = if !created {
             "and has run"
-        } else if slot_of(&self.fleet, &labels).is_none() {
+        } else if self.places.slot_of(&labels).is_none() {
             "and is none of this project's"
         } else {
             return self.delete(about.id.as_deref().unwrap_or(name)).await;
