@@ -221,11 +221,11 @@ fn update_monitor_is_how_long_a_new_one_is_watched() {
     if !is_here("update_monitor_is_how_long_a_new_one_is_watched") {
         return;
     }
-    // Longer than what is taken where nobody says anything.
-    let mut fleet = Fleet::new("monitor", "w", 1, "update_config: { monitor: 7s }", QUICK);
+    // Much longer than the five seconds that are taken where nobody says anything.
+    let mut fleet = Fleet::new("monitor", "w", 1, "update_config: { monitor: 12s }", QUICK);
     fleet.baton(&["up"], 0);
     let watched = now() - fleet.swapped("1", "2").1[0];
-    assert!(watched >= Duration::from_secs(7), "{watched:?}");
+    assert!(watched >= Duration::from_secs(12), "{watched:?}");
 }
 
 #[test]
@@ -338,11 +338,11 @@ fn rollback_monitor_is_how_long_one_that_came_back_is_watched() {
     if !is_here("rollback_monitor_is_how_long_one_that_came_back_is_watched") {
         return;
     }
-    let mut fleet = Fleet::new("bmonitor", "w", 1, &format!("{FORTH}, rollback_config: {{ monitor: 7s }}"), QUICK);
+    let mut fleet = Fleet::new("bmonitor", "w", 1, &format!("{FORTH}, rollback_config: {{ monitor: 12s }}"), QUICK);
     fleet.baton(&["up"], 0);
     fleet.baton(&["rollback"], 0);
     let watched = now() - fleet.swapped("2", "1").1[0];
-    assert!(watched >= Duration::from_secs(7), "{watched:?}");
+    assert!(watched >= Duration::from_secs(12), "{watched:?}");
 }
 
 #[test]
