@@ -1,14 +1,29 @@
 //! Containers that Baton did not make, as bodies that would make them again: the way back of a project's first roll.
 
+<<<<<<< HEAD
 use std::collections::{BTreeMap, BTreeSet};
+=======
+use std::collections::BTreeMap;
+use std::path::Path;
+>>>>>>> room/foreign
 
+use base64::Engine as _;
 use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
+use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
 
+<<<<<<< HEAD
 use super::look::{CONFIG_HASH, NUMBER, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
 use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports};
 use crate::runtime::RuntimeError;
+=======
+use super::engine::{ASK, Trouble};
+use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
+use super::runtime::Inner;
+use crate::model::{ComposeArchive, ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName};
+>>>>>>> room/foreign
 
 impl Inner {
     /// What is there of a service and was made by somebody else. Not an error when it cannot be looked at: the
@@ -26,6 +41,7 @@ impl Inner {
                 continue;
             };
             let image = self.image_of(&seen.about).await?;
+<<<<<<< HEAD
             let mut container = container(&seen, &image);
             // It may live in a container that is made anew before it: the name stays, the id does not.
             let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
@@ -35,6 +51,13 @@ impl Inner {
             let published =
                 bindings.flat_map(|(_, bound)| bound.iter().flatten()).filter_map(|one| one.host_port.clone());
             host_ports.extend(published.filter_map(|text| published_ports(&text)).flatten());
+=======
+            let mut container = container(&seen, &slot, &image);
+            // Compose puts the same files into each container of a service.
+            if let Some(wanted) = asked.containers.get(&slot.index).or_else(|| asked.containers.values().next()) {
+                container.archives = self.copied(&seen, wanted).await?;
+            }
+>>>>>>> room/foreign
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));
             containers.insert(slot.index, container);
@@ -58,6 +81,7 @@ impl Inner {
         Some(Box::new(ComposeFound { image, service }))
     }
 
+<<<<<<< HEAD
     /// The final names of all containers of these slots, by id.
     fn names(&self, slots: &[SlotName]) -> Result<BTreeMap<String, String>, RuntimeError> {
         let mut names = BTreeMap::new();
@@ -66,6 +90,44 @@ impl Inner {
             names.extend(entries.filter_map(|entry| Some((entry.container?, entry.name))));
         }
         Ok(names)
+=======
+    /// Files that were put into a container after it was made (inline configs, secrets of the environment): it is made
+    /// without them. Nothing tells which these were, so those that the wanted one gets are read where it has them; what
+    /// only the former file of Compose had put there is not known.
+    async fn copied(&self, seen: &Seen, wanted: &ComposeContainer) -> Option<Vec<ComposeArchive>> {
+        let mut archives = Vec::new();
+        for archive in &wanted.archives {
+            let engine = base64::engine::general_purpose::STANDARD;
+            for file in names(&engine.decode(archive.tar.expose()).ok()?) {
+                let path = Path::new(&archive.path).join(file.trim_start_matches('/'));
+                match self.file(seen.about.id.as_deref()?, &path).await {
+                    Ok(tar) => archives.push(ComposeArchive {
+                        path: path.parent()?.to_str()?.to_owned(),
+                        tar: Secret::new(engine.encode(tar)),
+                    }),
+                    Err(trouble) if trouble.is_absent() => {}
+                    Err(_) => return None,
+                }
+            }
+        }
+        Some(archives)
+    }
+
+    /// One file of a container, as an archive.
+    async fn file(&self, id: &str, path: &Path) -> Result<Vec<u8>, Trouble> {
+        let path = path.display().to_string();
+        let client = self.engine.client().await?;
+        let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
+        let read = async {
+            let mut all = Vec::new();
+            let mut stream = std::pin::pin!(client.download_from_container(id, Some(options)));
+            while let Some(chunk) = stream.next().await {
+                all.extend_from_slice(&chunk?);
+            }
+            Ok(all)
+        };
+        self.engine.bounded(&format!("reading {path} of container {id}"), ASK, read).await
+>>>>>>> room/foreign
     }
 
     /// The name of a container's image, where it still names it; else its id.
@@ -75,6 +137,24 @@ impl Inner {
         let same = !name.is_empty() && self.image_id(&name).await.ok().flatten().as_ref() == Some(&id);
         Some(if same { name } else { id })
     }
+}
+
+/// The names of the files in a tar archive.
+fn names(tar: &[u8]) -> Vec<String> {
+    const BLOCK: usize = 512;
+    let text = |field: &[u8]| {
+        let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+        String::from_utf8_lossy(&field[..end]).into_owned()
+    };
+    let (mut names, mut at) = (Vec::new(), 0);
+    while let Some(header) = tar.get(at..at + BLOCK).filter(|header| header[0] != 0) {
+        let size = u64::from_str_radix(text(&header[124..136]).trim(), 8).unwrap_or_default();
+        if matches!(header[156], b'0' | 0) {
+            names.push(text(&header[..100]));
+        }
+        at += BLOCK + (size as usize).div_ceil(BLOCK) * BLOCK;
+    }
+    names
 }
 
 fn label(about: &ContainerInspectResponse, name: &str) -> String {
@@ -148,5 +228,26 @@ fn sorted(value: Value) -> Value {
         }
         Value::Array(list) => Value::Array(list.into_iter().map(sorted).collect()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_an_archive_are_named_and_its_folders_are_not() {
+        let mut tar = Vec::new();
+        for (name, kind, size) in [("run/", b'5', 0), ("run/secrets/key", b'0', 700), ("etc/app.conf", 0, 0)] {
+            let mut header = vec![0; 512];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+            header[156] = kind;
+            tar.extend(header);
+            tar.resize(tar.len() + usize::div_ceil(size, 512) * 512, 7);
+        }
+        tar.resize(tar.len() + 1024, 0);
+        assert_eq!(names(&tar), ["run/secrets/key", "etc/app.conf"]);
+        assert_eq!(names(b"no archive"), [""; 0]);
     }
 }
