@@ -360,11 +360,13 @@ fn each_host_rolls_its_own_project_and_its_secrets_stay_there() {
 
     // What the service says where baton.yaml is silent, and what wins where it is not.
     hosts.tag("1", "0");
+    let (old, new) = (format!("{}:2", hosts.sites[1].name), format!("{}:1", hosts.sites[1].name));
     let plan = hosts.daemons.expect(&["plan"], 0).all();
-    assert!(plan.contains("7s") && plan.contains("20s"), "the grace of each service: {plan}");
+    assert!(plan.contains("grace 7s") && plan.contains("grace 20s"), "the grace of each service: {plan}");
+    assert!(plan.contains(&format!("(image {old} -> {new})")), "as that host calls it: {plan}");
     hosts.manifest("    drain: { grace: 3s }\n");
     let plan = hosts.daemons.expect(&["plan"], 0).all();
-    assert!(plan.contains("7s") && !plan.contains("20s"), "baton.yaml wins: {plan}");
+    assert!(plan.contains("grace 7s") && plan.contains("grace 3s"), "baton.yaml wins: {plan}");
 
     // Nothing of a host's secrets has left it.
     let stage = &hosts.daemons.fleet.stage;

@@ -1,6 +1,7 @@
 //! Components that are services of their hosts' own Compose projects: what each agent is asked, and one definition out
 //! of what all of them have answered.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fill::fill_version;
@@ -149,6 +150,14 @@ fn depends_on(
         }
     }
     all
+}
+
+/// A definition with the image as an agent's host calls it, for people.
+pub(super) fn named_on<'d>(definition: &'d Definition, agent: &AgentId) -> Cow<'d, Definition> {
+    match definition.compose.as_ref().and_then(|compose| compose.on(agent)) {
+        Some(host) => Cow::Owned(Definition { image: Some(host.image.clone()), ..definition.clone() }),
+        None => Cow::Borrowed(definition),
+    }
 }
 
 /// The version that all hosts are at, where they are at one.

@@ -2,6 +2,7 @@
 
 use super::diff;
 use super::gateway::is_gateway;
+use super::hosts::named_on;
 use super::scene::{Found, Pool, Scene, in_table};
 use crate::model::{
     Admission, AgentId, Change, ChangeKind, Definition, Digest, Health, InstanceId, InstanceState, Order, Resolution,
@@ -280,7 +281,7 @@ fn why(
             return format!("moves from agent {} to {}", old.agent, want.agent);
         }
         return match (scene.made_with(old.seen), &old.seen.spec) {
-            (Some(before), _) => diff::explain(before, want.definition),
+            (Some(before), _) => diff::explain(&named_on(before, &want.agent), &named_on(want.definition, &want.agent)),
             (None, Some(_)) => match scene.resolution(old.agent, &want.definition.component) {
                 Some(Resolution { found: Some(found), .. }) => diff::explain_found(found, want.definition),
                 _ => "spec changed (the definition of what runs is not in the spec store)".to_owned(),

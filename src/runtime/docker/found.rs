@@ -1,11 +1,7 @@
 //! Containers that Baton did not make, as bodies that would make them again: the way back of a project's first roll.
 
-<<<<<<< HEAD
 use std::collections::{BTreeMap, BTreeSet};
-=======
-use std::collections::BTreeMap;
 use std::path::Path;
->>>>>>> room/foreign
 
 use base64::Engine as _;
 use bollard::models::ContainerInspectResponse;
@@ -13,17 +9,13 @@ use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
 
-<<<<<<< HEAD
+use super::engine::{ASK, Trouble};
 use super::look::{CONFIG_HASH, NUMBER, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
-use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports};
+use crate::model::{
+    ComposeArchive, ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports,
+};
 use crate::runtime::RuntimeError;
-=======
-use super::engine::{ASK, Trouble};
-use super::look::{CONFIG_HASH, PROJECT, SERVICE, Seen};
-use super::runtime::Inner;
-use crate::model::{ComposeArchive, ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName};
->>>>>>> room/foreign
 
 impl Inner {
     /// What is there of a service and was made by somebody else. Not an error when it cannot be looked at: the
@@ -41,7 +33,6 @@ impl Inner {
                 continue;
             };
             let image = self.image_of(&seen.about).await?;
-<<<<<<< HEAD
             let mut container = container(&seen, &image);
             // It may live in a container that is made anew before it: the name stays, the id does not.
             let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
@@ -51,13 +42,10 @@ impl Inner {
             let published =
                 bindings.flat_map(|(_, bound)| bound.iter().flatten()).filter_map(|one| one.host_port.clone());
             host_ports.extend(published.filter_map(|text| published_ports(&text)).flatten());
-=======
-            let mut container = container(&seen, &slot, &image);
             // Compose puts the same files into each container of a service.
             if let Some(wanted) = asked.containers.get(&slot.index).or_else(|| asked.containers.values().next()) {
                 container.archives = self.copied(&seen, wanted).await?;
             }
->>>>>>> room/foreign
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));
             containers.insert(slot.index, container);
@@ -81,7 +69,6 @@ impl Inner {
         Some(Box::new(ComposeFound { image, service }))
     }
 
-<<<<<<< HEAD
     /// The final names of all containers of these slots, by id.
     fn names(&self, slots: &[SlotName]) -> Result<BTreeMap<String, String>, RuntimeError> {
         let mut names = BTreeMap::new();
@@ -90,7 +77,8 @@ impl Inner {
             names.extend(entries.filter_map(|entry| Some((entry.container?, entry.name))));
         }
         Ok(names)
-=======
+    }
+
     /// Files that were put into a container after it was made (inline configs, secrets of the environment): it is made
     /// without them. Nothing tells which these were, so those that the wanted one gets are read where it has them; what
     /// only the former file of Compose had put there is not known.
@@ -98,7 +86,7 @@ impl Inner {
         let mut archives = Vec::new();
         for archive in &wanted.archives {
             let engine = base64::engine::general_purpose::STANDARD;
-            for file in names(&engine.decode(archive.tar.expose()).ok()?) {
+            for file in files_in(&engine.decode(archive.tar.expose()).ok()?) {
                 let path = Path::new(&archive.path).join(file.trim_start_matches('/'));
                 match self.file(seen.about.id.as_deref()?, &path).await {
                     Ok(tar) => archives.push(ComposeArchive {
@@ -127,7 +115,6 @@ impl Inner {
             Ok(all)
         };
         self.engine.bounded(&format!("reading {path} of container {id}"), ASK, read).await
->>>>>>> room/foreign
     }
 
     /// The name of a container's image, where it still names it; else its id.
@@ -140,7 +127,7 @@ impl Inner {
 }
 
 /// The names of the files in a tar archive.
-fn names(tar: &[u8]) -> Vec<String> {
+fn files_in(tar: &[u8]) -> Vec<String> {
     const BLOCK: usize = 512;
     let text = |field: &[u8]| {
         let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
@@ -247,7 +234,7 @@ mod tests {
             tar.resize(tar.len() + usize::div_ceil(size, 512) * 512, 7);
         }
         tar.resize(tar.len() + 1024, 0);
-        assert_eq!(names(&tar), ["run/secrets/key", "etc/app.conf"]);
-        assert_eq!(names(b"no archive"), [""; 0]);
+        assert_eq!(files_in(&tar), ["run/secrets/key", "etc/app.conf"]);
+        assert_eq!(files_in(b"no archive"), [""; 0]);
     }
 }
