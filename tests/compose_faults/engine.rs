@@ -134,6 +134,20 @@ impl Own {
     }
 
     fn start(&mut self) {
+        let begun = Instant::now();
+        self.spawn();
+        while !self.docker(&["version", "--format", "{{.Server.Version}}"]).0 {
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(begun.elapsed() < BOUND, "an engine of our own does not come up: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+            // It gives its own helpers few seconds, which is too little on a busy machine.
+            if self.daemon.as_mut().is_none_or(|daemon| daemon.try_wait().unwrap().is_some()) {
+                self.spawn();
+            }
+        }
+    }
+
+    fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = Command::new("dockerd");
         command.args(["-H", &self.address()]);
@@ -149,12 +163,23 @@ impl Own {
         command.args(["--containerd-plugins-namespace", &format!("{containerd}-plugins")]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
-        let begun = Instant::now();
-        while !self.docker(&["version", "--format", "{{.Server.Version}}"]).0 {
-            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(begun.elapsed() < BOUND, "an engine of our own does not come up: {}", log());
-            std::thread::sleep(Duration::from_millis(50));
+    }
+
+    /// What a daemon that was killed has left: processes that name our own folder, and their children.
+    fn leftovers(&self) -> Vec<Pid> {
+        let folder = self.folder.path().display().to_string();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()).and_then(Pid::from_raw);
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let Some(pid) = pid.filter(|_| String::from_utf8_lossy(&command).contains(&folder)) else { continue };
+            let number = pid.as_raw_nonzero();
+            let children = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children"));
+            let children = children.unwrap_or_default();
+            found.extend(children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)));
+            found.push(pid);
         }
+        found
     }
 
     fn end(&mut self, signal: Signal) {
@@ -172,6 +197,12 @@ impl Drop for Own {
             self.docker(&["rm", "-f", id]);
         }
         self.end(Signal::TERM);
+        for pid in self.leftovers() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        for place in std::fs::read_dir(self.path("exec/netns")).into_iter().flatten().flatten() {
+            let _ = Command::new("umount").arg("-l").arg(place.path()).stderr(Stdio::null()).output();
+        }
         let _ = Command::new("umount").arg("-l").arg(self.path("data")).stderr(Stdio::null()).output();
     }
 }
