@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The engine's names stand for an instance from its start to its end, ready or not: a few requests may find nobody,
 /// but the next one finds another.
-const GAP: Duration = Duration::from_secs(5);
+const GAP: Duration = Duration::from_secs(10);
 
 macro_rules! ensure {
     ($holds:expr, $($why:tt)+) => {

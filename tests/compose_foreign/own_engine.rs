@@ -148,7 +148,8 @@ fn answers(address: &str) -> bool {
 /// Whether something at this port of the engine's host answers a request with 200. Call it [`OwnEngine::inside`].
 pub fn serves(port: u16) -> bool {
     use std::io::{Read, Write};
-    let wait = Duration::from_secs(1);
+    // On a busy machine slow is not away.
+    let wait = Duration::from_secs(5);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, wait) else { return false };
     let _ = stream.set_read_timeout(Some(wait));
