@@ -149,7 +149,26 @@ impl Hosts {
             hosts.agent(place);
         }
         hosts.daemons.wait_agents(2);
+        // Who else uses the first engine may have had these addresses for a moment, before there was a route.
+        let container = format!("{}-api-1", hosts.sites[1].name);
+        wait_for("the containers of host-b to be reached", BOUND, || {
+            let about = hosts.sites[1].inspect(&container);
+            let mut networks = about["NetworkSettings"]["Networks"].as_object().into_iter().flatten();
+            let address = networks.find_map(|(_, network)| network["IPAddress"].as_str());
+            let address = address.and_then(|address| format!("{address}:8080").parse().ok());
+            address.is_some_and(|at| TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok())
+        });
         hosts
+    }
+
+    /// Waits until every instance is known to be ready: a plan looks at that, and a busy machine takes its time.
+    fn wait_ready(&self) {
+        wait_for("every instance to be ready", BOUND, || {
+            let view = self.daemons.view();
+            let mut instances =
+                view["slots"].as_array().into_iter().flatten().flat_map(|slot| slot["instances"].as_array()).flatten();
+            instances.all(|instance| instance["health"] == "ready")
+        });
     }
 
     fn agent(&mut self, place: usize) -> usize {
@@ -340,6 +359,7 @@ fn each_host_rolls_its_own_project_and_its_secrets_stay_there() {
     assert_ne!(made[1][&name(1, "worker-2")], hosts.containers(1)[&name(1, "worker-2")]);
 
     // Back to what was there before Baton came; the hosts' own files are not changed by that.
+    hosts.wait_ready();
     hosts.daemons.expect(&["rollback", "--yes"], 0);
     hosts.tag("1", "0");
     hosts.content_at("1");

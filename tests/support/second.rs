@@ -15,6 +15,9 @@ const THERE: &str = "10.77.0.2";
 /// Where its containers are.
 const CONTAINERS: &str = "172.28.0.0/14";
 
+/// A route that leads nowhere.
+const HOLD: [&str; 6] = ["route", "replace", "unreachable", CONTAINERS, "metric", "9999"];
+
 /// The second engine. There is one, and its link is cut for all: one test at a time has it.
 pub struct Second {
     /// Its `DOCKER_HOST`.
@@ -63,16 +66,20 @@ impl Second {
     /// # Panics
     /// When it cannot be cut.
     pub fn cut(&self) -> Cut {
+        // The route goes with its link. Something has to hold its place, or the first engine gives these addresses to
+        // a network of its own, and no container over there is reached as long as that one lives.
+        assert!(quiet("ip", &HOLD), "the route to the second engine's containers cannot be held");
+        let cut = Cut;
         assert!(quiet("ip", &["link", "set", NAME, "down"]), "the link to the second engine cannot be cut");
-        Cut
+        cut
     }
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
         let up = quiet("ip", &["link", "set", NAME, "up"]);
-        // A route goes with its link.
         let routed = quiet("ip", &["route", "replace", CONTAINERS, "via", THERE]);
+        quiet("ip", &["route", "del", "unreachable", CONTAINERS, "metric", "9999"]);
         if !up || !routed {
             eprintln!("the link {NAME} was not put back: up {up}, its route {routed}");
         }
