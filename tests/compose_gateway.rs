@@ -7,6 +7,7 @@ mod support;
 
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use docker::{Site, is_here};
@@ -18,6 +19,13 @@ use tokio_tungstenite::tungstenite::{self, Message, WebSocket, protocol::frame::
 
 /// Requests of the load.
 const A_SECOND: u32 = 200;
+
+/// One at a time: two loads at once would measure this machine.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[track_caller]
 fn baton(site: &Site, tag: &str, args: &[&str]) -> String {
@@ -123,6 +131,7 @@ fn ten_rolls_behind_the_projects_gateway_lose_no_request() {
     if !is_here("ten_rolls_behind_the_projects_gateway_lose_no_request") {
         return;
     }
+    let _turn = turn();
     let site = Site::with_baton("door", quickstart());
     let front = Front { port: free_port() };
     // `worker` asks the API by its name in the network, past the gateway: the plan says so.
@@ -143,6 +152,7 @@ fn a_single_replica_is_rolled_under_load_and_a_gateway_that_a_person_made_anew_i
     if !is_here("a_single_replica_is_rolled_under_load_and_a_gateway_that_a_person_made_anew_is_told_again") {
         return;
     }
+    let _turn = turn();
     let site = Site::with_baton("single", quickstart());
     let front = Front { port: free_port() };
     site.compose_file(&api(1, "{ port: 8080 }", &door(front.port)));
@@ -177,6 +187,7 @@ fn a_gateway_on_the_host_serves_a_project_that_has_none() {
     if !is_here("a_gateway_on_the_host_serves_a_project_that_has_none") {
         return;
     }
+    let _turn = turn();
     let site = Site::with_baton("host", quickstart());
     let front = Front { port: free_port() };
     let listen = format!("{{ listen: \"127.0.0.1:{}\", port: 8080 }}", front.port);
@@ -193,6 +204,7 @@ fn a_fixed_port_of_the_host_moves_behind_the_gateway_with_one_command() {
     if !is_here("a_fixed_port_of_the_host_moves_behind_the_gateway_with_one_command") {
         return;
     }
+    let _turn = turn();
     let site = Site::with_baton("moved", quickstart());
     let front = Front { port: free_port() };
     let published = api(1, "{ port: 8080 }", "").replace(

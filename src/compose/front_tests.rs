@@ -37,8 +37,8 @@ fn a_gateway_of_the_project_is_a_component_and_the_rest_of_baton_is_not() {
 
 #[test]
 fn what_hangs_on_a_gateway_does_not_wait_for_it() {
-    let door = format!("{DOOR}    depends_on: [api]\n");
-    let web = "  web: { image: x, depends_on: [door] }\n";
+    let door = format!("{DOOR}    depends_on: {{ api: {{ condition: service_started }} }}\n");
+    let web = "  web: { image: x, depends_on: { door: { condition: service_started } } }\n";
     let manifest = made(&format!("{door}{API}{web}"));
     assert!(manifest.components.values().all(|definition| definition.depends_on.is_empty()));
 }

@@ -92,7 +92,8 @@ pub fn manifest(
     Ok(manifest)
 }
 
-/// Other services, gateways apart, that share a network with it and show its name: they hang on it, or name it as a host.
+/// Other services, gateways apart, that share a network with it and show its name: they depend on it, or name it as a
+/// host.
 fn clients(project: &Project, name: &str) -> BTreeSet<String> {
     let Some(service) = project.services.get(name) else { return BTreeSet::new() };
     let asks = |(other, of): &(&String, &Service)| {

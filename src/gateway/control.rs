@@ -122,7 +122,8 @@ impl Control {
         let once = Arc::new(Mutex::new(Some(stream)));
         let connector = tower::service_fn(move |_: Uri| {
             let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+            let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
+            async move { stream.map(TokioIo::new).ok_or_else(gone) }
         });
         // The name is never looked up: the connector knows where to go.
         let endpoint = Endpoint::from_static("http://gateway");

@@ -145,6 +145,7 @@ impl Inner {
     /// Networks and volumes that a container needs and that are not there, as Compose would create them. One that is
     /// there is left as it is: a volume holds data, and a network has others on it.
     async fn provide(&self, instance: &InstanceId, compose: &ComposeService) -> Result<(), RuntimeError> {
+        let _turn = self.providing.lock().await;
         let client = self.engine.client().await?;
         for need in &compose.networks {
             let look = client.inspect_network(&need.name, None::<InspectNetworkOptions>);

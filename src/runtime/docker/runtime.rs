@@ -50,6 +50,8 @@ pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) records: Records,
     pub(super) fleet: String,
+    /// One at a time makes networks and volumes: an engine takes two networks of the same name.
+    pub(super) providing: tokio::sync::Mutex<()>,
     /// One at a time names former images.
     pub(super) retaining: tokio::sync::Mutex<()>,
     /// Which container is which slot.
@@ -104,6 +106,7 @@ impl DockerRuntime {
             places: Arc::new(Places::new(fleet.clone(), of_host, given)),
             placing: tokio::sync::Mutex::default(),
             fleet,
+            providing: tokio::sync::Mutex::default(),
             retaining: tokio::sync::Mutex::default(),
             listed: tokio::sync::Mutex::default(),
         };
