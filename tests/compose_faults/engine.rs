@@ -104,6 +104,8 @@ async fn an_engine_that_fails_in_the_middle_is_no_end_of_what_serves() {
 /// An engine of our own, which may be killed.
 struct Own {
     folder: tempfile::TempDir,
+    /// Holds a network namespace of its own: without a bridge an engine takes `docker0` away, which is another one's.
+    net: Child,
     daemon: Option<Child>,
 }
 
@@ -115,7 +117,15 @@ impl Own {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("bt-own-").tempdir().unwrap();
-        let mut own = Own { folder, daemon: None };
+        let mut holder = Command::new("unshare");
+        let net = holder.args(["--net", "sh", "-c", "ip link set lo up; exec sleep 600"]).spawn().unwrap();
+        let place = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let begun = Instant::now();
+        while place(&net.id().to_string()) == place("self") {
+            assert!(begun.elapsed() < BOUND, "no network namespace of our own");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut own = Own { folder, net, daemon: None };
         own.start();
         Some(own)
     }
@@ -149,8 +159,8 @@ impl Own {
 
     fn spawn(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new("dockerd");
-        command.args(["-H", &self.address()]);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.net.id())).args(["dockerd", "-H", &self.address()]);
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path(name));
         }
@@ -197,6 +207,8 @@ impl Drop for Own {
             self.docker(&["rm", "-f", id]);
         }
         self.end(Signal::TERM);
+        let _ = self.net.kill();
+        let _ = self.net.wait();
         for pid in self.leftovers() {
             let _ = kill_process(pid, Signal::KILL);
         }
