@@ -104,6 +104,8 @@ impl Global {
 pub(super) enum Verb {
     /// Validate the manifest; nothing is contacted
     Check,
+    /// Write what Baton would take for a running Compose project into its files, as `x-baton` comments to accept
+    Init(InitArgs),
     /// What would happen and why: order, batches, effective grace, expected outage, way back
     Plan(PlanArgs),
     /// Plan, confirm (or --yes), carry it out, show it. The same `up` twice is harmless
@@ -176,6 +178,13 @@ pub(super) struct WhatArgs {
     /// Also drain and remove components that the manifest no longer has
     #[arg(long)]
     pub(super) remove_orphans: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct InitArgs {
+    /// Print the files as they would be instead of writing them
+    #[arg(long)]
+    pub(super) stdout: bool,
 }
 
 #[derive(Args, Debug)]

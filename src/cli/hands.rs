@@ -43,7 +43,12 @@ pub(super) fn socket(global: &Global) -> Result<String, Problem> {
     engine_socket(global.docker_host.as_deref()).map_err(|why| Problem::new(Exit::Usage, why))
 }
 
-fn containers(global: &Global, fleet: &FleetName, folder: &Path, read_only: bool) -> Result<DockerRuntime, Problem> {
+pub(super) fn containers(
+    global: &Global,
+    fleet: &FleetName,
+    folder: &Path,
+    read_only: bool,
+) -> Result<DockerRuntime, Problem> {
     let socket = socket(global)?;
     Ok(DockerRuntime::new(DockerConfig { root: folder.to_owned(), fleet: fleet.clone(), socket, read_only }))
 }

@@ -11,6 +11,7 @@ mod exit;
 mod follow;
 mod hands;
 mod history;
+mod init;
 mod live;
 mod logs;
 mod offline;
@@ -70,6 +71,7 @@ async fn dispatch(global: args::Global, verb: Verb) -> Exit {
     output::init_logging(&verb);
     let result = match verb {
         Verb::Check => check::run(&global).await,
+        Verb::Init(args) => init::run(&global, args).await,
         Verb::Plan(args) => plan::run(&global, args).await,
         Verb::Up(args) => carry::up(&global, args).await,
         Verb::Restart(args) => carry::restart(&global, args).await,

@@ -64,6 +64,16 @@ pub(super) async fn needed_manifest(global: &Global) -> Result<Manifest, Problem
     manifest(global).await?.ok_or_else(nothing_here)
 }
 
+/// The Compose project here and its files, for a verb that is for Compose projects alone.
+pub(super) async fn composed(global: &Global) -> Result<(Project, Vec<PathBuf>), Problem> {
+    let Some(Source::Compose(selection)) = source(global)? else {
+        let what = "there is no Compose project here; go to its folder, or name its files with -f FILE";
+        return Err(Problem::new(Exit::Usage, what));
+    };
+    let (_, project) = read(&selection).await.map_err(told)?;
+    Ok((project, compose::project::files(&selection)))
+}
+
 /// The manifest with all that a roll needs, where there is one: of a Compose project, what Compose would make.
 /// Images that are not on this host are pulled first where that is asked for: only then it is known what they bring.
 pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> Result<Option<Written>, Problem> {

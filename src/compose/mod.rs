@@ -22,6 +22,7 @@ pub mod project;
 pub mod recording;
 pub mod rehearsal;
 mod standing;
+pub mod suggest;
 pub mod version;
 
 pub use command::{Compose, Selection};

@@ -317,6 +317,16 @@ impl Service {
         words.into_iter().find_map(|words| words.as_ref()?.first()).map(String::as_str)
     }
 
+    /// Whether the file says how it is asked whether it is well.
+    pub fn has_healthcheck(&self) -> bool {
+        self.healthcheck.as_ref().is_some_and(Healthcheck::has_test)
+    }
+
+    /// Whether it is Baton itself.
+    pub fn runs_baton(&self) -> bool {
+        super::front::runs_baton(self)
+    }
+
     /// Its command line, as far as the file says it.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.entrypoint.iter().chain(&self.command).flatten().map(String::as_str)
@@ -391,17 +401,23 @@ fn found(folder: &Path) -> Option<PathBuf> {
 /// The first of the project's files that has an `x-baton`, for the places of what is wrong there. `None` where none is
 /// found: then nothing is wrong in one, or it came another way than through a file.
 pub fn file_with_ours(selection: &Selection) -> Option<(PathBuf, String)> {
-    let mut files = files(selection)?;
+    files(selection).into_iter().find_map(|file| {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.contains("x-baton").then_some((file, text))
+    })
+}
+
+/// The project's files, as far as they are known by name: what they include is not among them. Of those that Compose
+/// finds by itself the overriding ones come first.
+pub fn files(selection: &Selection) -> Vec<PathBuf> {
+    let mut files = named_files(selection).unwrap_or_default();
     let named = !selection.files.is_empty() || std::env::var_os("COMPOSE_FILE").is_some_and(|files| !files.is_empty());
     if let (false, [first]) = (named, files.as_slice()) {
         let beside = |name: &str| first.with_file_name(name.replacen("compose.", "compose.override.", 1));
         let overriding: Vec<PathBuf> = NAMES.iter().map(|name| beside(name)).filter(|path| path.is_file()).collect();
         files.splice(0..0, overriding);
     }
-    files.into_iter().find_map(|file| {
-        let text = std::fs::read_to_string(&file).ok()?;
-        text.contains("x-baton").then_some((file, text))
-    })
+    files
 }
 
 /// Where Compose is run.
@@ -413,7 +429,7 @@ fn here(selection: &Selection) -> Option<PathBuf> {
 }
 
 /// The project's files, as far as they are named; of those that Compose finds by itself the first.
-fn files(selection: &Selection) -> Option<Vec<PathBuf>> {
+fn named_files(selection: &Selection) -> Option<Vec<PathBuf>> {
     let folder = here(selection)?;
     let named = std::env::var("COMPOSE_FILE").unwrap_or_default();
     let files: Vec<PathBuf> = if !selection.files.is_empty() {
@@ -442,7 +458,7 @@ pub fn env_file(selection: &Selection, variable: &str) -> Option<PathBuf> {
     }
     // Where that names the project's file, its other variables count, too.
     let own = folder.join(".env");
-    let first = files(selection).and_then(|files| files.into_iter().next());
+    let first = named_files(selection).and_then(|files| files.into_iter().next());
     let of_project = first.map(|file| file.with_file_name(".env")).filter(|file| *file != own);
     Some(match of_project {
         Some(of_project) if has(&of_project) || !has(&own) || !names_files(&own) => of_project,

@@ -9,8 +9,8 @@ use super::scalar::Argv;
 use super::shape;
 use super::text::{Filled, Texts};
 use crate::model::{
-    AgentId, ComponentName, ComposeService, Condition, Definition, NamedPort, Order, Port, RETAIN, Ratio, Release, Role,
-    RuntimeKind, Secret, Update,
+    AgentId, ComponentName, ComposeService, Condition, Definition, NamedPort, Order, Port, RETAIN, Ratio, Release,
+    Role, RuntimeKind, Secret, Update,
 };
 
 /// More slots than any host has use for: a slip of the finger, not a wish.

@@ -3,14 +3,16 @@
 //! would get.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use base64::Engine as _;
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::StreamExt;
 
-use super::engine::ASK;
+use super::engine::{ASK, Trouble};
+use super::look::Seen;
 use super::runtime::Inner;
-use crate::model::{ComposeArchive, Definition};
+use crate::model::{ComposeArchive, ComposeContainer, Definition, Secret};
 
 const BLOCK: usize = 512;
 /// Of one file: configs and secrets are small, and engines take no larger ones.
@@ -31,7 +33,8 @@ impl Inner {
             let Some(seen) = self.look(&slot).await.ok().and_then(|mut seen| seen.pop()) else { continue };
             let Some(id) = seen.about.id.as_deref() else { continue };
             for (path, content) in wanted.archives.iter().flat_map(files_of) {
-                if self.file_in(id, &path).await.is_some_and(|has| has != content) {
+                let has = self.archive_of(id, &path).await.ok().and_then(|tar| files(&tar).into_values().next());
+                if has.is_some_and(|has| has != content) {
                     outdated.insert(path);
                 }
             }
@@ -39,9 +42,27 @@ impl Inner {
         outdated
     }
 
-    /// A file in a container; `None` where it cannot be read.
-    async fn file_in(&self, container: &str, path: &str) -> Option<Vec<u8>> {
-        let client = self.engine.client().await.ok()?;
+    /// The files that a container has where another one gets files after it is made: what would make it again is made
+    /// without them. Nothing tells which ones it was given, so what only the former file of Compose had put there is
+    /// not known. `None` where they cannot be read.
+    pub(super) async fn copied(&self, seen: &Seen, wanted: &ComposeContainer) -> Option<Vec<ComposeArchive>> {
+        let mut archives = Vec::new();
+        for (path, _) in wanted.archives.iter().flat_map(files_of) {
+            match self.archive_of(seen.about.id.as_deref()?, &path).await {
+                Ok(tar) => archives.push(ComposeArchive {
+                    path: Path::new(&path).parent()?.to_str()?.to_owned(),
+                    tar: Secret::new(base64::engine::general_purpose::STANDARD.encode(tar)),
+                }),
+                Err(trouble) if trouble.is_absent() => {}
+                Err(_) => return None,
+            }
+        }
+        Some(archives)
+    }
+
+    /// One file of a container, as an archive. What is longer than any file that is copied is cut off.
+    async fn archive_of(&self, container: &str, path: &str) -> Result<Vec<u8>, Trouble> {
+        let client = self.engine.client().await?;
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
         let read = async {
             let mut stream = client.download_from_container(container, Some(options));
@@ -54,8 +75,7 @@ impl Inner {
             }
             Ok(tar)
         };
-        let tar = self.engine.bounded("reading a file of a container", ASK, read).await.ok()?;
-        files(&tar).into_values().next()
+        self.engine.bounded(&format!("reading {path} of a container"), ASK, read).await
     }
 }
 
@@ -88,4 +108,27 @@ fn files(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
         at += BLOCK + size.div_ceil(BLOCK) * BLOCK;
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_an_archive_are_named_and_its_folders_are_not() {
+        let mut tar = Vec::new();
+        for (name, kind, size) in [("run/", b'5', 0), ("run/secrets/key", b'0', 700), ("etc/app.conf", 0, 0)] {
+            let mut header = vec![0; BLOCK];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+            header[156] = kind;
+            tar.extend(header);
+            tar.resize(tar.len() + usize::div_ceil(size, BLOCK) * BLOCK, 7);
+        }
+        tar.resize(tar.len() + 2 * BLOCK, 0);
+        let found = files(&tar);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["etc/app.conf", "run/secrets/key"]);
+        assert_eq!(found["run/secrets/key"], [7; 700]);
+        assert!(files(b"no archive").is_empty());
+    }
 }

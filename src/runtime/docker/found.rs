@@ -1,20 +1,13 @@
 //! Containers that Baton did not make, as bodies that would make them again: the way back of a project's first roll.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use base64::Engine as _;
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
-use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
 
-use super::engine::{ASK, Trouble};
 use super::look::{CONFIG_HASH, NUMBER, PROJECT, SERVICE, Seen};
 use super::runtime::Inner;
-use crate::model::{
-    ComposeArchive, ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports,
-};
+use crate::model::{ComposeContainer, ComposeFound, ComposeService, Definition, Secret, SlotName, published_ports};
 use crate::runtime::RuntimeError;
 
 impl Inner {
@@ -79,44 +72,6 @@ impl Inner {
         Ok(names)
     }
 
-    /// Files that were put into a container after it was made (inline configs, secrets of the environment): it is made
-    /// without them. Nothing tells which these were, so those that the wanted one gets are read where it has them; what
-    /// only the former file of Compose had put there is not known.
-    async fn copied(&self, seen: &Seen, wanted: &ComposeContainer) -> Option<Vec<ComposeArchive>> {
-        let mut archives = Vec::new();
-        for archive in &wanted.archives {
-            let engine = base64::engine::general_purpose::STANDARD;
-            for file in files_in(&engine.decode(archive.tar.expose()).ok()?) {
-                let path = Path::new(&archive.path).join(file.trim_start_matches('/'));
-                match self.file(seen.about.id.as_deref()?, &path).await {
-                    Ok(tar) => archives.push(ComposeArchive {
-                        path: path.parent()?.to_str()?.to_owned(),
-                        tar: Secret::new(engine.encode(tar)),
-                    }),
-                    Err(trouble) if trouble.is_absent() => {}
-                    Err(_) => return None,
-                }
-            }
-        }
-        Some(archives)
-    }
-
-    /// One file of a container, as an archive.
-    async fn file(&self, id: &str, path: &Path) -> Result<Vec<u8>, Trouble> {
-        let path = path.display().to_string();
-        let client = self.engine.client().await?;
-        let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
-        let read = async {
-            let mut all = Vec::new();
-            let mut stream = std::pin::pin!(client.download_from_container(id, Some(options)));
-            while let Some(chunk) = stream.next().await {
-                all.extend_from_slice(&chunk?);
-            }
-            Ok(all)
-        };
-        self.engine.bounded(&format!("reading {path} of container {id}"), ASK, read).await
-    }
-
     /// The name of a container's image, where it still names it; else its id.
     async fn image_of(&self, about: &ContainerInspectResponse) -> Option<String> {
         let id = about.image.clone()?;
@@ -124,24 +79,6 @@ impl Inner {
         let same = !name.is_empty() && self.image_id(&name).await.ok().flatten().as_ref() == Some(&id);
         Some(if same { name } else { id })
     }
-}
-
-/// The names of the files in a tar archive.
-fn files_in(tar: &[u8]) -> Vec<String> {
-    const BLOCK: usize = 512;
-    let text = |field: &[u8]| {
-        let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-        String::from_utf8_lossy(&field[..end]).into_owned()
-    };
-    let (mut names, mut at) = (Vec::new(), 0);
-    while let Some(header) = tar.get(at..at + BLOCK).filter(|header| header[0] != 0) {
-        let size = u64::from_str_radix(text(&header[124..136]).trim(), 8).unwrap_or_default();
-        if matches!(header[156], b'0' | 0) {
-            names.push(text(&header[..100]));
-        }
-        at += BLOCK + (size as usize).div_ceil(BLOCK) * BLOCK;
-    }
-    names
 }
 
 fn label(about: &ContainerInspectResponse, name: &str) -> String {
@@ -215,26 +152,5 @@ fn sorted(value: Value) -> Value {
         }
         Value::Array(list) => Value::Array(list.into_iter().map(sorted).collect()),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_in_an_archive_are_named_and_its_folders_are_not() {
-        let mut tar = Vec::new();
-        for (name, kind, size) in [("run/", b'5', 0), ("run/secrets/key", b'0', 700), ("etc/app.conf", 0, 0)] {
-            let mut header = vec![0; 512];
-            header[..name.len()].copy_from_slice(name.as_bytes());
-            header[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
-            header[156] = kind;
-            tar.extend(header);
-            tar.resize(tar.len() + usize::div_ceil(size, 512) * 512, 7);
-        }
-        tar.resize(tar.len() + 1024, 0);
-        assert_eq!(files_in(&tar), ["run/secrets/key", "etc/app.conf"]);
-        assert_eq!(files_in(b"no archive"), [""; 0]);
     }
 }
