@@ -120,8 +120,8 @@ pub fn version_variable(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const FILE: &str = "# ours\nservices:\n  db:\n    image: pg:16\n    volumes:\n      - data:/data\n\n  # the front\n  \
-                        api: # two\n    image: shop:${TAG:-1}\n\n  one: { image: x }\n  old:\n    image: \
+    const FILE: &str = "# ours\nservices:\n  db:\n    image: pg:16\n    volumes:\n      - data:/data\n\n  # the \
+                        front\n  api: # two\n    image: shop:${TAG:-1}\n\n  one: { image: x }\n  old:\n    image: \
                         shop:${TAG:-1}\n    x-baton: { role: worker }\nvolumes:\n  data: {}\n";
 
     fn suggestion() -> Suggestion {
