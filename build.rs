@@ -1,7 +1,7 @@
 //! Compiles the protos with protox: no protoc is needed to build.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/control.proto", "proto/agent.proto", "proto/gateway.proto"];
+    let files = ["proto/control.proto", "proto/agent.proto", "proto/gateway.proto", "proto/component.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -168,6 +168,14 @@ impl Load {
         self.shared.book().phases.push(Phase { name: phase.to_owned(), ..Phase::default() });
     }
 
+    /// How it stands.
+    pub fn so_far(&self) -> LoadReport {
+        let book = self.shared.book();
+        let report = book.report();
+        // Those still have their time.
+        LoadReport { failed: report.failed - book.in_flight, ..report }
+    }
+
     /// Sends nothing more, waits for what is in flight (at most until its time-out) and reports.
     pub async fn stop(self) -> LoadReport {
         self.shared.book().stop = true;

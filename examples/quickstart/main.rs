@@ -9,9 +9,11 @@
 //! checker that shares nothing with Baton judges what became of them.
 //!
 //! The example is everything it starts: called with a verb of Baton (`coordinator`, `agent`, `keeper`, `gateway`, `up`,
-//! ...) it is Baton; as `toy`, `load` or `check-jobs` it is one of its own tools.
+//! ...) it is Baton; as `toy`, `load`, `customer` or `check-jobs` it is one of its own
+//! tools.
 
 mod crew;
+mod customer;
 mod jobs;
 mod leftovers;
 mod lines;
@@ -50,6 +52,8 @@ enum Tool {
     Toy(toy::ToyOptions),
     /// The load generator by itself; phases by lines on standard input: `mark NAME`, `stop`
     Load(LoadArguments),
+    /// The load generator as a service beside a fleet: tells how it stands as it goes, and a verdict at the end
+    Customer(customer::CustomerOptions),
     /// The checker of jobs by itself: exit code 1 when one was lost or run twice
     CheckJobs {
         /// The folder of the job pipeline
@@ -86,7 +90,10 @@ struct LoadArguments {
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let first = arguments.get(1).and_then(|first| first.to_str()).unwrap_or("");
-    if !first.is_empty() && !first.starts_with('-') && !["toy", "load", "check-jobs", "help"].contains(&first) {
+    if !first.is_empty()
+        && !first.starts_with('-')
+        && !["toy", "load", "customer", "check-jobs", "help"].contains(&first)
+    {
         return baton_cli(arguments);
     }
     let Arguments { tool, show } = Arguments::parse_from(arguments);
@@ -94,6 +101,7 @@ fn main() -> ExitCode {
         None => show::run(show),
         Some(Tool::Toy(options)) => toy::run(options),
         Some(Tool::Load(options)) => told("load", send_load(options)),
+        Some(Tool::Customer(options)) => told("customer", customer::run(options)),
         Some(Tool::CheckJobs { work, wait }) => told("check-jobs", check_jobs(&work, Duration::from_secs(wait))),
     }
 }

@@ -54,11 +54,11 @@ pub struct ToyOptions {
     /// Which toy
     #[arg(value_enum)]
     pub kind: ToyKind,
-    /// Its name in the logs, such as worker-2.7
-    #[arg(long)]
+    /// Its name in the logs, such as worker-2.7 [default: the host's, which in a container is the container's id]
+    #[arg(long, default_value_t = host_name(), hide_default_value = true)]
     pub instance: String,
     /// The version that it claims to be
-    #[arg(long)]
+    #[arg(long, env = "VERSION")]
     pub version: String,
     /// Where its HTTP server listens
     #[arg(long, required_unless_present = "passed_socket")]
@@ -326,6 +326,10 @@ fn notify(state: &str) {
     if let Err(error) = told {
         eprintln!("cannot tell {state} to {path}: {error}");
     }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The listening socket that the parent passed.

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::contact::Contacts;
 use super::project;
 use crate::gateway::control::Control;
 use crate::journal::SpecStore;
 use crate::model::{
-    AgentId, Call, ComponentName, Definition, Digest, DrainBegin, Endpoint, FailureKind, Health, InstanceId, Probe,
-    SlotName, TableTarget, placeholder,
+    AgentId, Call, ComponentName, Definition, Digest, DrainBegin, Endpoint, FailureKind, InstanceId, Probe, SlotName,
+    TableTarget,
 };
 use crate::node::AgentEvent;
-use crate::probe;
-use crate::runtime::{Blueprint, Runtime, RuntimeError};
+use crate::runtime::{Blueprint, Inside, Runtime, RuntimeError};
 use crate::worker::{self, ActError, Effect, EffectKey, Pace, Verdict};
 
 /// Between two probes of an instance that nobody waits for: fresh enough for a floor, cheap for a large host.
@@ -29,11 +29,13 @@ const LOG_LINES: u32 = 20;
 /// How often they are read of an instance that is waited for.
 const LOG_EVERY: Duration = Duration::from_millis(500);
 
-/// Starts at a time on a host. More make each of them slower and their first answers later.
-pub(super) const STARTS_MAX: usize = 4;
+/// Starts at a time on a host. More than it has cores make each of them slower and their first answers later.
+pub(super) fn starts_max() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
 
 /// For a drain call: an application that only flips a flag answers at once.
-const CALL_MAX: Duration = Duration::from_secs(10);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(10);
 
 /// What an effect is carried out with.
 #[derive(Clone)]
@@ -44,6 +46,7 @@ pub(super) struct Hands {
     pub(super) me: AgentId,
     pub(super) starts: Arc<Semaphore>,
     pub(super) changes: Changes,
+    pub(super) contacts: Contacts,
     pub(super) events: mpsc::Sender<AgentEvent>,
 }
 
@@ -92,7 +95,7 @@ impl Hands {
             }
             Effect::Probe { instance, definition, pace } => self.probe(&slot, &instance, &definition, pace).await,
             Effect::WatchInflight { instance, definition } => self.inflight(&slot, &instance, &definition).await,
-            Effect::WatchExit { instance } => self.exit(&slot, &instance).await,
+            Effect::WatchExit { instance, lines } => self.exit(&slot, &instance, lines).await,
             Effect::Switch { component, targets, hold_max, close } => {
                 self.switch(&slot, component, targets, hold_max, close).await;
             }
@@ -131,49 +134,24 @@ impl Hands {
             Effect::AllowRestart { instance } => done(self.runtime.allow_restart(&instance).await),
             Effect::Signal { instance, signal } => done(self.runtime.signal(&instance, &signal).await),
             Effect::Kill { instance } => done(self.runtime.kill(&instance).await),
-            Effect::Remove { instance } => done(self.runtime.remove(&instance).await),
-            Effect::DrainCall { instance, definition } => {
-                let call = match self.definition(&definition)?.drain.begin {
+            Effect::Remove { instance } => {
+                self.contacts.forget(&instance);
+                done(self.runtime.remove(&instance).await)
+            }
+            Effect::DrainCall { instance, definition, left } => {
+                let definition = self.definition(&definition)?;
+                let call = match definition.drain.begin.clone() {
                     Some(DrainBegin::Http(url)) => Some(Call::Http(url)),
                     Some(DrainBegin::Exec(argv)) => Some(Call::Exec(argv)),
                     Some(DrainBegin::Signal(_)) | None => None,
                 };
-                self.call(&instance, call, "drain.begin").await
+                self.begin_drain(&instance, &definition, call, left).await.map(|()| None)
             }
             Effect::UndrainCall { instance, definition } => {
-                let call = self.definition(&definition)?.drain.undo;
-                self.call(&instance, call, "drain.undo").await
+                self.undo_drain(&instance, &self.definition(&definition)?).await.map(|()| None)
             }
             Effect::Run { hook } => Err(missing(format!("hook {hook} is not configured on this agent"))),
             other => Err(missing(format!("{other:?} is no act on the runtime"))),
-        }
-    }
-
-    async fn call(&self, instance: &InstanceId, call: Option<Call>, what: &str) -> Result<Option<Endpoint>, ActError> {
-        let values = self.runtime.placeholders(instance).await.map_err(failed)?;
-        let refused = |message: String| ActError {
-            kind: FailureKind::Refused,
-            unknown: false,
-            retryable: true,
-            message,
-            log: vec![],
-        };
-        let fill = |text: &str| placeholder::fill(text, &values).map_err(|error| refused(format!("{what}: {error}")));
-        match call {
-            None => Ok(None),
-            Some(Call::Http(url)) => {
-                let answer = probe::http_post(&fill(&url)?, CALL_MAX).await;
-                if answer.ready { Ok(None) } else { Err(refused(format!("{what} of {instance}: {}", answer.text))) }
-            }
-            Some(Call::Exec(argv)) => {
-                let argv = argv.iter().map(|part| fill(part)).collect::<Result<Vec<_>, _>>()?;
-                let output = self.runtime.exec(instance, &argv, CALL_MAX).await.map_err(failed)?;
-                match output.code {
-                    Some(0) => Ok(None),
-                    Some(code) => Err(refused(format!("{what} of {instance} ended with exit code {code}"))),
-                    None => Err(refused(format!("{what} of {instance} did not end within {CALL_MAX:?}"))),
-                }
-            }
         }
     }
 
@@ -181,11 +159,11 @@ impl Hands {
         let definition = match self.definition(definition) {
             Ok(definition) => definition,
             Err(error) => {
-                let verdict = Verdict { ready: false, text: error.message, log: Vec::new() };
+                let verdict = Verdict { ready: false, lost: false, text: error.message, log: Vec::new() };
                 return self.tell(slot, worker::Event::Probed { instance: instance.clone(), verdict }).await;
             }
         };
-        let ready = definition.ready;
+        let ready = &definition.ready;
         let every = match pace {
             Pace::Fast => ready.every,
             Pace::Slow => ready.every.max(SLOW_PACE),
@@ -196,12 +174,17 @@ impl Hands {
         // READY=1 is told to the runtime, which says so; every other probe has to be made to be answered.
         let told = ready.probe == Some(Probe::Notify);
         let mut changes = self.changes.of(slot);
+        let mut place = None;
         loop {
             tokio::select! {
                 _ = ticker.tick() => {}
                 Ok(()) = changes.changed(), if told => ticker.reset(),
             }
-            let mut verdict = self.ask(instance, ready.probe.as_ref(), ready.timeout).await;
+            if changes.has_changed().unwrap_or(true) {
+                changes.mark_unchanged();
+                place = None;
+            }
+            let mut verdict = self.ask(instance, &definition, pace, &mut place).await;
             // Should its deadline pass, these are its last words.
             if !verdict.ready && pace == Pace::Fast && Instant::now() >= log_due {
                 verdict.log = self.runtime.logs(instance, LOG_LINES).await.unwrap_or_default();
@@ -211,91 +194,31 @@ impl Hands {
         }
     }
 
-    async fn ask(&self, instance: &InstanceId, wanted: Option<&Probe>, timeout: Duration) -> Verdict {
-        let verdict = |ready: bool, text: &str| Verdict { ready, text: text.to_owned(), log: Vec::new() };
-        let values = match self.runtime.placeholders(instance).await {
-            Ok(values) => values,
-            Err(error) => return verdict(false, &error.message),
-        };
-        let filled = |text: &str| placeholder::fill(text, &values).map_err(|error| verdict(false, &error.to_string()));
-        match wanted {
-            None => verdict(true, "no probe"),
-            Some(Probe::Http(url)) => match filled(url) {
-                Ok(url) => {
-                    let answer = probe::http_ready(&url, timeout).await;
-                    verdict(answer.ready, &answer.text)
-                }
-                Err(wrong) => wrong,
-            },
-            Some(Probe::Tcp(address)) => match filled(address) {
-                Ok(address) => {
-                    let answer = probe::tcp_ready(&address, timeout).await;
-                    verdict(answer.ready, &answer.text)
-                }
-                Err(wrong) => wrong,
-            },
-            Some(Probe::Exec(argv)) => {
-                let mut command = vec![];
-                for part in argv {
-                    match filled(part) {
-                        Ok(part) => command.push(part),
-                        Err(wrong) => return wrong,
-                    }
-                }
-                match self.runtime.exec(instance, &command, timeout).await {
-                    Ok(output) if output.code == Some(0) => verdict(true, "exit code 0"),
-                    Ok(output) => match output.code {
-                        Some(code) => verdict(false, &format!("exit code {code}")),
-                        None => verdict(false, &format!("no end within {}", humantime::format_duration(timeout))),
-                    },
-                    Err(error) => verdict(false, &error.message),
-                }
-            }
-            Some(Probe::Notify) => match self.runtime.notified(instance).await {
-                Some(true) => verdict(true, "READY=1"),
-                Some(false) => verdict(false, "READY=1 not said yet"),
-                None => verdict(false, "nobody can say"),
-            },
-            Some(Probe::Health) => match self.runtime.inspect(&instance.slot).await {
-                Ok(instances) => match instances.iter().find(|seen| seen.id == *instance).map(|seen| seen.health) {
-                    Some(Health::Ready) => verdict(true, "healthy"),
-                    Some(Health::Unready) => verdict(false, "unhealthy"),
-                    Some(Health::Unknown) => verdict(false, "its healthcheck has not said healthy yet"),
-                    None => verdict(false, "it is not there"),
-                },
-                Err(error) => verdict(false, &error.message),
-            },
-        }
-    }
-
     async fn inflight(&self, slot: &SlotName, instance: &InstanceId, definition: &Digest) {
-        let source = match self.definition(definition).map(|definition| definition.drain.inflight) {
-            Ok(Some(source)) => source,
-            Ok(None) | Err(_) => {
-                return self.tell(slot, worker::Event::Inflight { instance: instance.clone(), count: None }).await;
-            }
+        let found = self.definition(definition).map_err(|error| error.message);
+        let found = found.and_then(|definition| match definition.drain.inflight.clone() {
+            Some(source) => Ok((definition, source)),
+            None => Err("nothing says where it is read".to_owned()),
+        });
+        let tell = |count| self.tell(slot, worker::Event::Inflight { instance: instance.clone(), count });
+        let (definition, source) = match found {
+            Ok(found) => found,
+            Err(why) => return tell(Err(why)).await,
         };
         let mut ticker = tokio::time::interval(source.every.max(Duration::from_millis(5)));
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticker.tick().await;
-            let url = match self.runtime.placeholders(instance).await {
-                Ok(values) => placeholder::fill(&source.http, &values).ok(),
-                Err(_) => None,
-            };
-            let count = match url {
-                Some(url) => probe::read_inflight(&url, &source.pointer, source.timeout).await.ok(),
-                None => None,
-            };
-            self.tell(slot, worker::Event::Inflight { instance: instance.clone(), count }).await;
+            tell(self.read_inflight(instance, &definition, &source).await).await;
         }
     }
 
-    async fn exit(&self, slot: &SlotName, instance: &InstanceId) {
+    async fn exit(&self, slot: &SlotName, instance: &InstanceId, lines: bool) {
         loop {
             match self.runtime.wait_exit(instance).await {
                 Ok(status) => {
-                    let log = self.runtime.logs(instance, LOG_LINES).await.unwrap_or_default();
+                    let log = if lines { self.runtime.logs(instance, LOG_LINES).await } else { Ok(vec![]) };
+                    let log = log.unwrap_or_default();
                     let event = worker::Event::Exited { instance: instance.clone(), status, log };
                     return self.tell(slot, event).await;
                 }
@@ -350,10 +273,8 @@ impl Hands {
     }
 
     async fn gateway(&self, slot: &SlotName) -> Result<Control, String> {
-        let door = match self.runtime.gateway_door(slot).await {
-            None => return Err(format!("{slot} is no gateway")),
-            Some(door) => door.map_err(|error| error.message)?,
-        };
+        let door = self.runtime.door(Inside::Gateway(slot)).await.map_err(|error| error.message)?;
+        let door = door.ok_or_else(|| format!("{slot} is no gateway"))?;
         Control::over(slot.to_string(), door).await.map_err(|error| crate::cause::chain(&error))
     }
 
@@ -384,7 +305,7 @@ fn missing(message: String) -> ActError {
     ActError { kind: FailureKind::Missing, unknown: false, retryable: false, message, log: vec![] }
 }
 
-fn failed(error: RuntimeError) -> ActError {
+pub(super) fn failed(error: RuntimeError) -> ActError {
     ActError {
         kind: error.kind,
         unknown: error.unknown,

@@ -4,8 +4,11 @@
 //! of its own and comes back as an event.
 
 mod acts;
+pub mod component;
+mod contact;
 mod policy;
 mod project;
+mod reach;
 mod session;
 mod shell;
 

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::model::{Act, Command, ComponentName, Definition, Digest, Role, RuntimeKind};
+use crate::model::{Act, Command, ComponentName, Definition, Digest, Proxy, Role, RuntimeKind};
 
 /// What an agent admits. Default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Policy {
     /// namespaces; also by a volume or a network whose driver can.
     #[serde(default)]
     pub host_access: BTreeSet<ComponentName>,
+    /// HAProxies that it may steer, by their stats sockets as the manifest has them.
+    #[serde(default)]
+    pub proxies: BTreeSet<String>,
     /// Hooks, by exact name.
     #[serde(default)]
     pub hooks: BTreeSet<String>,
@@ -131,7 +134,11 @@ impl Policy {
         }
         let process = definition.runtime == RuntimeKind::Process;
         if process && definition.role == Some(Role::Gateway) && definition.command.is_empty() {
-            return Ok(()); // Baton's own program.
+            // Baton's own program: as it is, not as an environment would make it.
+            if !definition.env.is_empty() || definition.env_file.is_some() {
+                return Err(format!("component {component} is Baton's own program, which takes no environment here"));
+            }
+            return definition.fronts.values().try_for_each(|proxy| self.admit_proxy(proxy));
         }
         if let Some(image) = &definition.image {
             self.admit_image(image)?;
@@ -171,6 +178,23 @@ impl Policy {
 }
 
 impl Policy {
+    /// Whoever may steer a proxy can send its requests anywhere, and a command is a program of this host.
+    fn admit_proxy(&self, proxy: &Proxy) -> Result<(), String> {
+        match proxy {
+            Proxy::Haproxy { socket, .. } if !self.proxies.contains(socket) => {
+                Err(format!("HAProxy at {socket} is not admitted here; add `proxies: [\"{socket}\"]` to the policy"))
+            }
+            Proxy::Exec { switch, .. } => {
+                let program = switch.first().map(String::as_str).unwrap_or_default();
+                if self.programs.contains(Path::new(program)) {
+                    return Ok(());
+                }
+                Err(format!("program {program} is not admitted here; add its path to `programs` in the policy"))
+            }
+            Proxy::Haproxy { .. } => Ok(()),
+        }
+    }
+
     fn admit_image(&self, image: &str) -> Result<(), String> {
         let repository = repository(image);
         if self.images.contains(repository) {
@@ -310,6 +334,30 @@ mod tests {
                 assert!(why.contains(key) && why.contains("host_access: [api]"), "{why}");
             }
         }
+    }
+
+    #[test]
+    fn a_gateway_is_the_program_itself_and_steers_only_what_this_host_admits() {
+        let text = "fleet: f\ncomponents:\n  gateway: {}\n";
+        let manifest = crate::manifest::parse(text, "x").unwrap();
+        let mut gateway = manifest.components.values().next().unwrap().clone();
+        let mut policy = Policy { components: [gateway.component.clone()].into(), ..Policy::default() };
+        assert_eq!(policy.admit_definition(&gateway), Ok(()));
+        let api: ComponentName = "api".parse().unwrap();
+        let (socket, program) = ("/run/ha.sock".to_owned(), "/opt/tell".to_owned());
+        let haproxy = Proxy::Haproxy { socket: socket.clone(), backend: "api".to_owned(), server: String::new() };
+        gateway.fronts = [(api.clone(), haproxy)].into();
+        let why = policy.admit_definition(&gateway).unwrap_err();
+        assert!(why.contains("proxies: [\"/run/ha.sock\"]"), "{why}");
+        policy.proxies.insert(socket);
+        assert_eq!(policy.admit_definition(&gateway), Ok(()));
+        let settle = std::time::Duration::ZERO;
+        gateway.fronts = [(api, Proxy::Exec { switch: vec![program.clone()], settle })].into();
+        assert!(policy.admit_definition(&gateway).unwrap_err().contains("/opt/tell"));
+        policy.programs.insert(program.into());
+        assert_eq!(policy.admit_definition(&gateway), Ok(()));
+        gateway.env = [("LD_PRELOAD".to_owned(), crate::model::Secret::new("/tmp/x.so"))].into();
+        assert!(policy.admit_definition(&gateway).unwrap_err().contains("takes no environment"));
     }
 
     #[test]

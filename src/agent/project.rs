@@ -308,6 +308,7 @@ fn steering(local: Definition) -> Definition {
         env: Default::default(),
         command: Vec::new(),
         env_file: None,
+        fronts: std::collections::BTreeMap::new(),
         on: Vec::new(),
         replicas: 1,
         depends_on: Default::default(),

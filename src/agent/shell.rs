@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use super::acts::{Changes, Hands, STARTS_MAX};
+use super::acts::{Changes, Hands, starts_max};
+use super::contact::Contacts;
 use super::project::{self, Reader};
 use super::session::{self, News};
 use super::{AgentConfig, AgentError};
@@ -29,8 +31,14 @@ const BATCH_MAX: usize = 512;
 /// News that nobody asked for goes out at most so often.
 const NEWS_EVERY: Duration = Duration::from_millis(200);
 
-/// A report goes out at least so often, so that a coordinator's picture is never older.
+/// All slots are looked at so often, whatever hints say or do not say.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Where that takes long, so many times what it took: a twentieth of the time is enough for it.
+const REPORT_EVERY_SHARE: u32 = 20;
+
+/// But not later than this: a runtime that hung once is no reason to look away.
+const REPORT_EVERY_MAX: Duration = Duration::from_secs(30);
 
 /// Definitions remembered as kept. A stage names few, however many slots it has.
 const KEPT_MAX: usize = 64;
@@ -38,6 +46,9 @@ const KEPT_MAX: usize = 64;
 /// Between two reports that nobody asked for, so many times what the last one took to gather: a host with a thousand
 /// slots has better things to do in a roll than to look at all of them five times a second.
 const REPORT_SHARE: u32 = 4;
+
+/// Slots that are looked at side by side when all are.
+const LOOKS_MAX: usize = 8;
 
 /// Why a gathering of inventory was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +60,8 @@ enum For {
 struct Gathered {
     purpose: For,
     took: Duration,
+    /// Where not all slots were looked at.
+    only: Option<BTreeSet<SlotName>>,
     slots: BTreeMap<SlotName, Vec<InstanceObservation>>,
     resolutions: BTreeMap<ComponentName, Resolution>,
 }
@@ -70,9 +83,13 @@ pub(super) struct Shell {
     kept: BTreeMap<Digest, Definition>,
     /// Acknowledged outcomes that are not in the ledger yet.
     acknowledged: Vec<(CommandId, StepId)>,
-    stale: bool,
+    /// What was found of every slot, and the slots that have changed since.
+    seen: BTreeMap<SlotName, Vec<InstanceObservation>>,
+    changed: BTreeSet<SlotName>,
     /// How long news wait for what the last report has cost.
     report_pause: Duration,
+    /// How long it took to look at all slots.
+    all_took: Duration,
     boot_id: String,
     _lock: sys::lock::FileLock,
     _names: Vec<sys::abstract_socket::NameHold>,
@@ -149,8 +166,9 @@ impl Shell {
             runtime: config.runtime.clone(),
             specs: Arc::new(specs),
             me: config.id.clone(),
-            starts: Arc::new(Semaphore::new(STARTS_MAX)),
+            starts: Arc::new(Semaphore::new(starts_max())),
             changes: Changes::default(),
+            contacts: Contacts::default(),
             events: events_out,
         };
         Ok(Self {
@@ -168,8 +186,10 @@ impl Shell {
             acting: BTreeSet::new(),
             kept: BTreeMap::new(),
             acknowledged: vec![],
-            stale: false,
+            seen: BTreeMap::new(),
+            changed: BTreeSet::new(),
             report_pause: Duration::ZERO,
+            all_took: Duration::ZERO,
             boot_id,
             _lock: lock,
             _names: names,
@@ -198,7 +218,7 @@ impl Shell {
         let mut hints_open = true;
         let mut report = tokio::time::interval(NEWS_EVERY);
         report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut since_report = Duration::ZERO;
+        let (mut since_report, mut since_all) = (Duration::ZERO, Duration::ZERO);
         tokio::pin!(stop);
         loop {
             let wake = self.driver.next_deadline()?.unwrap_or(Duration::from_secs(3_600));
@@ -211,18 +231,25 @@ impl Shell {
                 hint = hints.recv(), if hints_open => match hint {
                     Some(hint) => {
                         self.hands.changes.tell(&hint.slot);
-                        self.stale = true;
+                        self.changed.insert(hint.slot);
                     }
                     None => hints_open = false,
                 },
                 _ = report.tick() => {
                     self.step_with_acknowledged(vec![])?;
                     since_report += NEWS_EVERY;
-                    if (self.stale && since_report >= self.report_pause) || since_report >= REPORT_EVERY {
+                    since_all += NEWS_EVERY;
+                    let all = since_all >= (self.all_took * REPORT_EVERY_SHARE).clamp(REPORT_EVERY, REPORT_EVERY_MAX);
+                    if all || (!self.changed.is_empty() && since_report >= self.report_pause) {
                         since_report = Duration::ZERO;
-                        self.stale = false;
+                        let changed = std::mem::take(&mut self.changed);
+                        if all {
+                            since_all = Duration::ZERO;
+                        }
                         if self.node().link().is_up() {
-                            self.gather(For::Report(0), BTreeMap::new(), false);
+                            // A fleet is large, and what has changed of it is little.
+                            let only = if all { None } else { Some(changed) };
+                            self.gather(For::Report(0), BTreeMap::new(), false, only);
                         }
                     }
                     continue;
@@ -294,7 +321,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Logs what an operator of this host wants to find, and marks the last report as stale.
+    /// Logs what an operator of this host wants to find, and marks what a report has to be about.
     fn note(&mut self, slot: &SlotName, record: &crate::worker::Record) {
         use crate::worker::Record;
         match record {
@@ -303,14 +330,16 @@ impl Shell {
                 tracing::info!(%slot, command = %command.id, steps = verbs.join(", "), "accepted");
             }
             Record::Ended { step, result, .. } => {
-                self.stale = true;
+                self.changed.insert(slot.clone());
                 tracing::info!(%slot, %step, ?result, "ended");
             }
             Record::Exited { instance, status, .. } => {
-                self.stale = true;
+                self.changed.insert(slot.clone());
                 tracing::info!(%instance, %status, "main process ended");
             }
-            Record::AdmissionSet { .. } | Record::HeldDrained { .. } | Record::TableSet { .. } => self.stale = true,
+            Record::AdmissionSet { .. } | Record::HeldDrained { .. } | Record::TableSet { .. } => {
+                self.changed.insert(slot.clone());
+            }
             _ => {}
         }
     }
@@ -321,7 +350,7 @@ impl Shell {
                 if self.node().link().dial() == Some(number) {
                     self.session = Some((number, sender));
                     batch.push(AgentEvent::Link(AgentEndEvent::Connected));
-                    self.gather(For::Hello(number), BTreeMap::new(), false);
+                    self.gather(For::Hello(number), BTreeMap::new(), false, None);
                 }
             }
             News::Ended(number, why) => {
@@ -368,7 +397,7 @@ impl Shell {
             ToAgent::Recall { command, term } => batch.push(AgentEvent::Recall { command, term }),
             ToAgent::Acknowledge(outcomes) => self.acknowledged.extend(outcomes),
             ToAgent::Forget(rolls) => batch.push(AgentEvent::Forget(rolls)),
-            ToAgent::Report { number, resolve, pull } => self.gather(For::Report(number), resolve, pull),
+            ToAgent::Report { number, resolve, pull } => self.gather(For::Report(number), resolve, pull, None),
             ToAgent::Logs { number, slot, lines } => self.read_logs(number, slot, lines),
             ToAgent::Heartbeat => {}
         }
@@ -465,8 +494,15 @@ impl Shell {
         });
     }
 
-    /// Looks at every slot (and resolves), in a task of its own; the answer is merged with what the workers know.
-    fn gather(&self, purpose: For, resolve: BTreeMap<ComponentName, Definition>, pull: bool) {
+    /// Looks at every slot or at `only` these (and resolves), in a task of its own; the answer is merged with what the
+    /// workers know.
+    fn gather(
+        &self,
+        purpose: For,
+        resolve: BTreeMap<ComponentName, Definition>,
+        pull: bool,
+        only: Option<BTreeSet<SlotName>>,
+    ) {
         let (runtime, policy, out) =
             (self.hands.runtime.clone(), self.config.policy.clone(), self.gathered_out.clone());
         let mut reader = Reader {
@@ -493,24 +529,34 @@ impl Shell {
                 resolutions.insert(component, resolution);
             }
             let begun = Instant::now();
-            let mut names = known;
-            names.extend(runtime.slots().await.unwrap_or_default());
-            let mut slots = BTreeMap::new();
-            for slot in names {
-                // A slot that cannot be looked at is not told as empty: what the worker knows of it stays.
-                if let Ok(instances) = runtime.inspect(&slot).await {
-                    slots.insert(slot, instances);
-                }
-            }
+            let names = match &only {
+                Some(only) => only.clone(),
+                None => known.into_iter().chain(runtime.slots().await.unwrap_or_default()).collect(),
+            };
+            let look = async |slot: SlotName| {
+                let instances = runtime.inspect(&slot).await.ok()?;
+                Some((slot, instances))
+            };
+            // A slot that cannot be looked at is not told as empty: what the worker knows of it stays.
+            let looks = futures_util::stream::iter(names).map(look).buffer_unordered(LOOKS_MAX);
+            let slots = looks.filter_map(std::future::ready).collect::<BTreeMap<_, _>>().await;
             let took = begun.elapsed();
-            let _ = out.send(Gathered { purpose, took, slots, resolutions }).await;
+            let _ = out.send(Gathered { purpose, took, only, slots, resolutions }).await;
         });
     }
 
     async fn gathered(&mut self, gathered: Gathered) {
         self.report_pause = gathered.took * REPORT_SHARE;
+        match gathered.only {
+            Some(only) => self.seen.retain(|slot, _| !only.contains(slot)),
+            None => {
+                self.seen.clear();
+                self.all_took = gathered.took;
+            }
+        }
+        self.seen.extend(gathered.slots);
         let node = self.node();
-        let slots = node.inventory(&gathered.slots);
+        let slots = node.inventory(&self.seen);
         let inventory = Inventory {
             agent: self.config.id.clone(),
             boot_id: self.boot_id.clone(),

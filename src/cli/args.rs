@@ -1,11 +1,12 @@
 //! The command line. `--help` teaches.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::model::{AgentId, ComponentName, CoordinatorId, FleetName, SlotName};
+use crate::model::{AgentId, COMPONENT_SOCKET, ComponentName, CoordinatorId, FleetName, IdError, Proxy, SlotName};
 use crate::transport::{Address, Security, TlsFiles};
 
 /// Takes a running multi-part system from one version to the next without dropping a request or losing a job.
@@ -142,7 +143,7 @@ pub(super) enum Verb {
     Undrain(SlotArgs),
     /// Run the coordinator as a daemon
     Coordinator(CoordinatorArgs),
-    /// Run the sidecar beside components as a daemon
+    /// Run the sidecar beside components as a daemon; with --component, inside a component's own container
     Agent(AgentArgs),
     /// Run the API's front door (its keeper does this)
     Gateway(GatewayArgs),
@@ -327,6 +328,21 @@ pub(super) struct AgentArgs {
     /// The folder of this host's Compose project, whose services components with `compose` are
     #[arg(long, value_name = "DIR")]
     pub(super) compose: Option<PathBuf>,
+    /// Run PROGRAM as its parent inside this component's container: pass signals on, end with its exit code, and drain,
+    /// read and probe it for the host's agent
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "program",
+        conflicts_with_all = ["id", "policy", "address", "compose"]
+    )]
+    pub(super) component: Option<ComponentName>,
+    /// With --component: where the host's agent asks
+    #[arg(long, value_name = "PATH", default_value = COMPONENT_SOCKET, requires = "component")]
+    pub(super) socket: PathBuf,
+    /// With --component: the program and its arguments, which no shell reads
+    #[arg(last = true, value_name = "PROGRAM", requires = "component")]
+    pub(super) program: Vec<OsString>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -352,6 +368,15 @@ pub(super) struct GatewayArgs {
     /// Where a component's requests go before any roll has said it (`api=api:8080`). May be given again
     #[arg(long, value_name = "COMPONENT=HOST:PORT")]
     pub(super) backend: Vec<String>,
+    /// Another proxy that is told a component's tables, as JSON (docs/manifest.md). May be given again
+    #[arg(long, value_name = "COMPONENT=JSON", value_parser = front)]
+    pub(super) front: Vec<(ComponentName, Proxy)>,
+}
+
+fn front(text: &str) -> Result<(ComponentName, Proxy), String> {
+    let (component, proxy) = text.split_once('=').ok_or("write COMPONENT=JSON")?;
+    let component = component.parse().map_err(|error: IdError| error.to_string())?;
+    Ok((component, serde_json::from_str(proxy).map_err(|error| error.to_string())?))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

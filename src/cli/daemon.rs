@@ -1,6 +1,7 @@
 //! Verbs that stay: coordinator, agent, gateway, keeper.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,6 +11,7 @@ use super::args::{AgentArgs, AgentVerb, CoordinatorArgs, GatewayArgs, Global};
 use super::connect::{self, host_id, manifest, state_root};
 use super::exit::Problem;
 use super::{hands, output};
+use crate::agent::component::ComponentConfig;
 use crate::agent::{self, AgentConfig, AgentError, Policy};
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::gateway::{self, Backend, GatewayConfig};
@@ -110,6 +112,18 @@ pub(super) async fn agent(global: &Global, args: AgentArgs) -> Result<Exit, Prob
     Ok(Exit::Done)
 }
 
+/// The agent inside a component's container. Its output is the program's own: it says only what is wrong.
+pub(super) fn component(component: ComponentName, socket: PathBuf, program: Vec<OsString>) -> ExitCode {
+    output::init_component_logging();
+    match agent::component::run(ComponentConfig { component, socket, program }) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {}", crate::cause::chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
 pub(super) async fn gateway(args: GatewayArgs) -> Result<Exit, Problem> {
     let mut listeners = vec![];
     for listen in &args.listen {
@@ -130,7 +144,7 @@ pub(super) async fn gateway(args: GatewayArgs) -> Result<Exit, Problem> {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         backends.push(Backend { component, host, port });
     }
-    gateway::run(GatewayConfig { dir: args.dir, listeners, backends })
+    gateway::run(GatewayConfig { dir: args.dir, listeners, backends, fronts: args.front })
         .await
         .map_err(|error| Problem::of(Exit::Failed, &error))?;
     Ok(Exit::Done)

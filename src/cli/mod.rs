@@ -30,7 +30,7 @@ use clap::{CommandFactory, Parser};
 
 pub use exit::Exit;
 
-use args::{Cli, Verb};
+use args::{AgentArgs, Cli, Verb};
 
 /// Parses, runs, and says how it ended. The whole program: `main` and the quickstart are both this.
 pub fn run(args: Vec<OsString>) -> ExitCode {
@@ -47,6 +47,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         // Single-threaded and small: it stays for as long as its slot does.
         Verb::Keeper { dir } => return daemon::keeper(&dir),
         Verb::Relay { socket } => return relay::run(&socket),
+        // It blocks signals before any other thread is there.
+        Verb::Agent(AgentArgs { component: Some(component), socket, program, .. }) => {
+            return daemon::component(component, socket, program);
+        }
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut std::io::stdout());
             Exit::Done

@@ -12,7 +12,15 @@ use super::exit::Problem;
 /// has to know though it fails nothing (target `baton::tell`).
 pub(super) fn init_logging(verb: &Verb) {
     let daemon = matches!(verb, Verb::Coordinator(_) | Verb::Agent(_) | Verb::Gateway(_));
-    let default = if daemon { "baton=info" } else { "off,baton::tell=warn" };
+    log_from(if daemon { "baton=info" } else { "off,baton::tell=warn" });
+}
+
+/// The same for an agent inside a component's container, whose output is the program's.
+pub(super) fn init_component_logging() {
+    log_from("baton=warn");
+}
+
+fn log_from(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     // Below a warning the engine's client tells every body that it sends and gets, environments included: never,

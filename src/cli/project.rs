@@ -246,8 +246,11 @@ fn baton(path: &Path) -> Result<Manifest, Problem> {
 }
 
 async fn read(selection: &Selection) -> Result<(Compose, Project), ComposeError> {
-    let compose = Compose::find().await?;
-    let project = Project::read(&compose, selection).await?;
+    // Both take a moment; nearly always it is this one.
+    let usual = Compose::usual();
+    let (found, project) = tokio::join!(Compose::find(), Project::read(&usual, selection));
+    let compose = found?;
+    let project = if compose.is(&usual) { project? } else { Project::read(&compose, selection).await? };
     Ok((compose, project))
 }
 

@@ -93,6 +93,16 @@ impl Compose {
         Err(old.map_or(ComposeError::Missing, |version| ComposeError::Old { version }))
     }
 
+    /// `docker compose`, without a look whether that is there.
+    pub fn usual() -> Self {
+        Self { program: vec!["docker", "compose"], version: String::new() }
+    }
+
+    /// Whether it is the same program.
+    pub fn is(&self, other: &Self) -> bool {
+        self.program == other.program
+    }
+
     /// As it says itself, `2.26.1`.
     pub fn version(&self) -> &str {
         &self.version

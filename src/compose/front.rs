@@ -1,27 +1,24 @@
 //! Services that are Baton itself, and the front door among them: Baton's gateway as a service of the project.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::ComposeError;
 use super::project::{Project, Service};
 
-/// Whether a service runs Baton itself. The sidecar of a component in that one's own container does not count: it is
-/// there for the program that it starts.
+/// Whether a service runs Baton itself.
 pub(super) fn runs_baton(service: &Service) -> bool {
-    let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    let image = service.image.as_deref().map(|image| {
-        let image = last(image.split('@').next().unwrap_or(image));
-        image.split(':').next().unwrap_or_default().to_owned()
-    });
-    let sidecar = service.words().any(|word| word == "--component" || word.starts_with("--component="));
-    !sidecar && (image.as_deref() == Some("baton") || service.program().map(last).as_deref() == Some("baton"))
+    let said = service.baton.as_ref().and_then(|baton| baton.get("agent")).is_some();
+    let command: Vec<&str> = service.words().collect();
+    !said && crate::model::runs_baton(service.image.as_deref(), &command)
 }
 
 /// Whether a service is Baton's gateway.
 pub(super) fn is_gateway(service: &Service) -> bool {
-    runs_baton(service) && service.words().any(|word| word == "gateway")
+    let command: Vec<&str> = service.words().collect();
+    crate::model::runs_gateway(service.image.as_deref(), &command)
 }
 
 /// The project's gateways.
@@ -85,9 +82,36 @@ impl<'a> Doors<'a> {
     }
 }
 
+/// Whether its requests come through a gateway.
 fn goes_through_a_gateway(service: &Service) -> bool {
     let own = service.baton.as_ref().and_then(|baton| baton.get("traffic"));
     own.is_some_and(|traffic| traffic.get("gateway").is_some())
+}
+
+/// Whether something can take it out of traffic.
+pub(super) fn is_switched(service: &Service) -> bool {
+    let own = service.baton.as_ref().and_then(|baton| baton.get("traffic"));
+    own.is_some_and(|traffic| ["gateway", "haproxy", "exec"].iter().any(|kind| traffic.get(kind).is_some()))
+}
+
+/// Paths of a proxy's socket and of the command that tells it are relative to the project's folder, as all of a
+/// Compose file's are.
+pub(super) fn from_here(own: &mut Map<String, Value>, folder: &Path) {
+    let Some(traffic) = own.get_mut("traffic") else { return };
+    for place in ["/haproxy/socket", "/exec/switch/0"] {
+        if let Some(Value::String(path)) = traffic.pointer_mut(place)
+            && path.starts_with('.')
+        {
+            *path = folder.join(path.trim_start_matches("./")).display().to_string();
+        }
+    }
+}
+
+/// Whether it is a proxy by its image: it asks the API for others, and is told where that is.
+pub(super) fn is_proxy(service: &Service) -> bool {
+    let image = service.image.as_deref().unwrap_or_default();
+    let name = image.rsplit('/').next().unwrap_or_default().split([':', '@']).next().unwrap_or_default();
+    ["haproxy", "nginx", "caddy", "traefik", "envoy"].contains(&name)
 }
 
 /// `--listen NAME=ADDRESS`, as far as the file shows the command.

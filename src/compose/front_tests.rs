@@ -63,3 +63,20 @@ fn a_gateway_that_cannot_serve_a_service_is_refused_with_what_to_add() {
     // On the host's network every bridge is in reach.
     made(&format!("{DOOR}    network_mode: host\n{API}"));
 }
+
+#[test]
+fn what_runs_baton_is_known_by_image_or_program_and_its_gateway_by_its_verb() {
+    use crate::model::{runs_baton, runs_gateway};
+    for (image, command, baton, gateway) in [
+        ("registry.example:5000/x/baton:1@sha256:ab", "agent --id host", true, false),
+        ("sha256:ab", "/usr/local/bin/baton coordinator", true, false),
+        ("tools", "baton gateway --listen api=:80", true, true),
+        ("batons:1", "sh -c baton", false, false),
+        ("baton/example:v1", "quickstart toy api", false, false),
+        ("baton", "baton agent --component worker -- /app/gateway", false, false),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        assert_eq!(runs_baton(Some(image), &words), baton, "{image} {command}");
+        assert_eq!(runs_gateway(Some(image), &words), gateway, "{image} {command}");
+    }
+}

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::recording::{CONFIG_HASH, IMAGE, NUMBER, PROJECT, Present, SERVICE};
+use super::recording::{CONFIG_HASH, IMAGE, NUMBER, PROJECT, Present, SERVICE, VERSION};
 
 /// More than any project writes; beyond it something is wrong.
 pub(super) const WRITES_MAX: usize = 20_000;
@@ -356,6 +356,7 @@ impl Ledger {
                 number: text(labels, NUMBER).parse().unwrap_or(0),
                 config_hash: text(labels, CONFIG_HASH).to_owned(),
                 image_id: text(labels, IMAGE).to_owned(),
+                made_by: text(labels, VERSION).to_owned(),
                 name: entry["Names"][0].as_str().unwrap_or_default().trim_start_matches('/').to_owned(),
             };
             self.present.insert(id, present);

@@ -10,7 +10,7 @@ use super::ledger::ImageFacts;
 use super::obstacle::alone;
 use super::project::{Service, UpdateConfig};
 use super::recording::{CONFIG_HASH, Created};
-use super::{ComposeError, Project, Rehearsal, duration, standing};
+use super::{ComposeError, Project, Rehearsal, another, duration, standing};
 use crate::manifest::{Borrowed, BorrowedComponent, assemble};
 use crate::model::{ComponentName, ComposeContainer, ComposeService, Definition, FleetName, Manifest, Role, Secret};
 
@@ -49,6 +49,7 @@ pub fn manifest(
         let facts = facts_of(project, rehearsal, name);
         let mut own = service.own();
         own.remove("share");
+        front::from_here(&mut own, &project.folder);
         let mut given = given(name, service, &jobs, facts, &own);
         doors.give(name, service, &own, &mut given);
         let depends_on: Map<String, Value> = service
@@ -89,6 +90,7 @@ pub fn manifest(
         });
     }
     manifest.notes = rehearsal.map(standing::notes).unwrap_or_default();
+    manifest.notes.extend(rehearsal.and_then(|rehearsal| another::note(&rehearsal.now)));
     Ok(manifest)
 }
 
@@ -99,6 +101,7 @@ fn clients(project: &Project, name: &str) -> BTreeSet<String> {
     let asks = |(other, of): &(&String, &Service)| {
         other.as_str() != name
             && !front::runs_baton(of)
+            && !front::is_proxy(of)
             && !front::networks(of).is_disjoint(&front::networks(service))
             && (of.depends_on.contains_key(name) || of.shows_host(name))
     };
@@ -249,7 +252,7 @@ fn given(
     let mut drain = json!({ "grace": duration::written(grace) });
     if !own.contains_key("drain") {
         // What Compose calls its grace is the time from the signal on. Before it, requests in flight get theirs.
-        let in_flight = if own.contains_key("traffic") { IN_FLIGHT } else { Duration::ZERO };
+        let in_flight = if front::is_switched(service) { IN_FLIGHT } else { Duration::ZERO };
         drain = json!({
             "grace": duration::written(grace.saturating_add(in_flight)),
             "stop_timeout": duration::written(grace),

@@ -57,6 +57,8 @@ fn requests_in_flight_have_their_time_before_composes_grace_begins() {
     let traffic = "x-baton: { traffic: { gateway: { port: 80 } } }";
     let api = component(&format!("  api: {{ image: x, stop_grace_period: 5s, {traffic} }}\n"), "api", None).drain;
     assert_eq!((api.grace, api.stop_timeout), (Duration::from_secs(35), Some(Duration::from_secs(5))));
+    let none = component("  api: { image: x, stop_grace_period: 5s, x-baton: { traffic: none } }\n", "api", None).drain;
+    assert_eq!((none.grace, none.stop_timeout), (Duration::from_secs(5), Some(Duration::from_secs(5))));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! [`pretend`] engine, whose memory is [`ledger`] and whose yield is a [`recording`]; [`manifest`] joins both to what
 //! the planner takes, and [`version`] finds what `--to` stands for; [`dotenv`] writes that down where Compose reads it.
 
+mod another;
 mod archive;
 pub mod command;
 pub mod dotenv;

@@ -1,17 +1,15 @@
 //! Why two containers of one slot cannot be there at once. Decided from the file: a created container proves neither
 //! its ports nor its addresses.
 
-use serde_json::Value;
-
 use super::ledger::ImageFacts;
-use super::project::Service;
+use super::project::{Published, Service};
 
 /// What forbids start-first, in words for people. `share`: old and new may write to the same volume.
 pub(super) fn alone(service: &Service, image: Option<&ImageFacts>, share: bool) -> Option<String> {
     if let Some(name) = &service.container_name {
         return Some(format!("its `container_name` is {name}, and only one container can have it"));
     }
-    if let Some(port) = service.ports.iter().find_map(|port| fixed(port.published.as_ref(), service.replicas())) {
+    if let Some(port) = service.ports.iter().find_map(|port| fixed(port, service.replicas())) {
         let replicas = service.replicas();
         return Some(match port.contains('-') {
             true => format!("its {replicas} containers take every port of {port} on the host"),
@@ -58,18 +56,13 @@ pub(super) fn alone(service: &Service, image: Option<&ImageFacts>, share: bool) 
 }
 
 /// The port that a container would take for itself, if there are no more in its range than containers.
-fn fixed(published: Option<&Value>, replicas: u32) -> Option<String> {
-    let text = match published? {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    let ends: Vec<u32> = text.split('-').filter_map(|end| end.parse().ok()).collect();
-    match ends.as_slice() {
-        [] | [0] => None,
+fn fixed(port: &Published, replicas: u32) -> Option<String> {
+    let (first, last) = port.on_host()?.into_inner();
+    match u32::from(last - first) {
+        0 => Some(first.to_string()),
         // One free port more than containers is enough for one of them to be there twice.
-        [first, last] if last.saturating_sub(*first) >= replicas => None,
-        _ => Some(text),
+        more if more >= replicas => None,
+        _ => Some(format!("{first}-{last}")),
     }
 }
 

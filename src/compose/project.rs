@@ -1,6 +1,7 @@
 //! What a project is: Compose's own resolved model, and of it what decides how it is rolled.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ pub struct Project {
     /// What Compose warned of.
     #[serde(skip)]
     pub warnings: String,
+    /// The folder that relative paths in it start from.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 #[derive(Clone, Deserialize)]
@@ -246,6 +250,9 @@ impl Project {
         let output = compose.ask(selection, &["config"]).await?;
         let mut project = Self::parse(&output.stdout)?;
         project.warnings = output.stderr.trim().to_owned();
+        let first = named_files(selection).and_then(|files| files.into_iter().next());
+        let folder = first.and_then(|file| file.parent().map(Path::to_owned)).or_else(|| here(selection));
+        project.folder = folder.unwrap_or_default();
         Ok(project)
     }
 
@@ -311,12 +318,6 @@ impl Service {
         self.build.is_some()
     }
 
-    /// The program that it starts, where the file says so.
-    pub fn program(&self) -> Option<&str> {
-        let words = [&self.entrypoint, &self.command];
-        words.into_iter().find_map(|words| words.as_ref()?.first()).map(String::as_str)
-    }
-
     /// Whether the file says how it is asked whether it is well.
     pub fn has_healthcheck(&self) -> bool {
         self.healthcheck.as_ref().is_some_and(Healthcheck::has_test)
@@ -334,12 +335,7 @@ impl Service {
 
     /// The ports of the host that it publishes by number.
     pub fn host_ports(&self) -> BTreeSet<u16> {
-        let published = self.ports.iter().filter_map(|port| match port.published.as_ref()? {
-            Value::String(text) => published_ports(text),
-            Value::Number(number) => published_ports(&number.to_string()),
-            _ => None,
-        });
-        published.flatten().collect()
+        self.ports.iter().filter_map(Published::on_host).flatten().collect()
     }
 
     /// Whether its environment or its command names that host: `//NAME:80/`, `@NAME/`, or `NAME:80` alone.
@@ -362,6 +358,17 @@ fn names_host(text: &str, name: &str) -> bool {
         let path = (before.ends_with("//") || before.ends_with('@')) && (after.is_empty() || after.starts_with('/'));
         begins && (port || path)
     })
+}
+
+impl Published {
+    /// The ports of the host that it takes one of; `None` where the engine chooses.
+    pub fn on_host(&self) -> Option<RangeInclusive<u16>> {
+        match self.published.as_ref()? {
+            Value::String(text) => published_ports(text),
+            Value::Number(number) => published_ports(&number.to_string()),
+            _ => None,
+        }
+    }
 }
 
 impl Healthcheck {

@@ -36,7 +36,7 @@ fn what_compose_resolved_is_read() {
     assert_eq!(project.jobs(), BTreeSet::from(["seed".to_owned()]));
     assert_eq!(project.version_variable(), Some("TAG"));
     let api = &project.services["api"];
-    assert_eq!((api.replicas(), api.program()), (2, Some("serve")));
+    assert_eq!((api.replicas(), api.words().next()), (2, Some("serve")));
     assert_eq!(api.stop_grace_period, Some(Duration::from_secs(3600)));
     assert!(api.depends_on["seed"].restart && !api.depends_on["db"].restart);
     let update = api.deploy.update_config.as_ref().unwrap();

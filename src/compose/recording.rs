@@ -14,6 +14,7 @@ pub(super) const SERVICE: &str = "com.docker.compose.service";
 pub(super) const NUMBER: &str = "com.docker.compose.container-number";
 pub(super) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 pub(super) const IMAGE: &str = "com.docker.compose.image";
+pub(super) const VERSION: &str = "com.docker.compose.version";
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 pub(super) const REPLACE: &str = "com.docker.compose.replace";
 
@@ -30,6 +31,8 @@ pub struct Present {
     pub config_hash: String,
     /// The image as Compose labelled it.
     pub image_id: String,
+    /// The version of Compose that made it.
+    pub made_by: String,
 }
 
 /// A container that Compose would create.

@@ -1,14 +1,13 @@
 //! The control socket, from both ends: the gateway's service, and the calls that the agent beside it makes.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Endpoint, Server, Uri};
+use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
 use super::limits::{CONTROL_BYTES_MAX, CONTROL_MAX};
@@ -118,16 +117,7 @@ impl Control {
         gateway: String,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> Result<Self, ControlError> {
-        // There is this one stream: whoever finds it broken opens another.
-        let once = Arc::new(Mutex::new(Some(stream)));
-        let connector = tower::service_fn(move |_: Uri| {
-            let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let gone = || std::io::Error::from(std::io::ErrorKind::NotConnected);
-            async move { stream.map(TokioIo::new).ok_or_else(gone) }
-        });
-        // The name is never looked up: the connector knows where to go.
-        let endpoint = Endpoint::from_static("http://gateway");
-        match tokio::time::timeout(CONTROL_MAX, endpoint.connect_with_connector(connector)).await {
+        match tokio::time::timeout(CONTROL_MAX, crate::proto::over(stream)).await {
             Ok(Ok(channel)) => {
                 let client = GatewayControlClient::new(channel).max_decoding_message_size(CONTROL_BYTES_MAX);
                 Ok(Self { gateway, client })
@@ -291,7 +281,7 @@ impl GatewayControl for Service {
     }
 
     async fn table(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::TableReply>, Status> {
-        let state = self.switch.listener(&request.into_inner().listener).map_err(|error| status(&error))?.state();
+        let state = self.switch.state(&request.into_inner().listener).map_err(|error| status(&error))?;
         Ok(Response::new(v1::TableReply {
             in_use: state.in_use,
             targets: state.targets.iter().map(to_wire).collect(),

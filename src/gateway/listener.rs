@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::control::TableState;
 use super::limits::PROBE_EVERY;
 use super::pool;
 use super::store::SavedTable;
 use super::target::{Permit, Target};
-use crate::model::{Admission, TableTarget};
+use crate::model::Admission;
 
 /// The table in use: what a request sees.
 #[derive(Debug)]
@@ -71,17 +72,6 @@ pub(super) struct Listener {
     held: AtomicU64,
     /// Upgraded connections that were closed properly since the table in use came in.
     closed_upgraded: AtomicU64,
-}
-
-/// The state of a listener, for its control client.
-#[derive(Debug)]
-pub(super) struct ListenerState {
-    pub(super) in_use: bool,
-    pub(super) targets: Vec<TableTarget>,
-    pub(super) draining_inflight: u64,
-    pub(super) held: u64,
-    pub(super) closed_upgraded: u64,
-    pub(super) text: String,
 }
 
 impl Listener {
@@ -235,11 +225,11 @@ impl Listener {
     }
 
     /// How things are.
-    pub(super) fn state(&self) -> ListenerState {
+    pub(super) fn state(&self) -> TableState {
         let mut desk = self.desk();
         desk.gone.retain(|target| target.in_flight() > 0);
         let known = self.known(&desk);
-        ListenerState {
+        TableState {
             in_use: desk.asked.is_none(),
             targets: self.table.borrow().targets.iter().map(|target| target.describe()).collect(),
             draining_inflight: known.iter().filter(|target| !target.admits()).map(|target| target.in_flight()).sum(),

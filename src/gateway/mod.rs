@@ -12,6 +12,8 @@ mod body;
 pub mod control;
 mod crew;
 mod forward;
+mod front;
+mod haproxy;
 mod headers;
 mod io;
 mod limits;
@@ -38,7 +40,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use self::store::StoreError;
-use crate::model::ComponentName;
+use crate::model::{ComponentName, Proxy};
 use crate::sys::listen_fds::{self, ListenFdsError};
 use crew::Crew;
 use limits::{CONNECTIONS_MAX, SHUTDOWN_MAX, SWEEP_EVERY, TARGET_IDLE_MAX};
@@ -56,6 +58,8 @@ pub struct GatewayConfig {
     pub listeners: Vec<(String, std::net::TcpListener)>,
     /// Where requests go before the first table, at most one for each listener.
     pub backends: Vec<Backend>,
+    /// Other proxies that are told the tables of these components.
+    pub fronts: Vec<(ComponentName, Proxy)>,
 }
 
 /// Where the requests for a component go until a first table says it: what a gateway that Compose has just started for
@@ -142,16 +146,16 @@ pub enum GatewayError {
 /// When it cannot begin: the state directory is unusable or taken, the last table is damaged, or there is nothing to
 /// listen on.
 pub async fn run(config: GatewayConfig) -> Result<(), GatewayError> {
-    let GatewayConfig { dir, listeners, backends } = config;
+    let GatewayConfig { dir, listeners, backends, fronts } = config;
     let _lock = claim(&dir)?;
     let store = Store::open(&dir).map_err(GatewayError::Store)?;
-    let sockets = sockets(listeners)?;
+    let sockets = sockets(listeners, fronts.is_empty())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(GatewayError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(GatewayError::Signal)?;
     let path = dir.join("control.sock");
     let control = unix::listen(&path).map_err(|source| GatewayError::Control { path, source })?;
 
-    let switch = Switch::new(sockets.iter().map(|(name, _)| name.clone()), store, &backends).await;
+    let switch = Switch::new(sockets.iter().map(|(name, _)| name.clone()), store, &backends, fronts).await;
     let shutdown = Shutdown::new();
     let shared = Shared { connections: Arc::new(Semaphore::new(connections_max())), held: Arc::default() };
     let crew = Arc::new(Crew::start().map_err(GatewayError::Threads)?);
@@ -161,6 +165,9 @@ pub async fn run(config: GatewayConfig) -> Result<(), GatewayError> {
         tasks.spawn(serve::accept(socket, Arc::clone(listener), shared.clone(), Arc::clone(&crew), shutdown.stop()));
     }
     tasks.spawn(sweep(Arc::clone(&switch)));
+    for front in switch.fronts() {
+        tasks.spawn(front::keep(Arc::clone(front)));
+    }
     let mut control = AbortOnDrop(tokio::spawn(control::serve(control, Arc::clone(&switch), shutdown.watch())));
     unix::notify_ready().map_err(GatewayError::Notify)?;
     let names: Vec<_> = switch.listeners().map(|l| l.name()).collect();
@@ -210,10 +217,11 @@ fn claim(dir: &std::path::Path) -> Result<File, GatewayError> {
 /// The passed sockets and those of the environment, ready to accept.
 fn sockets(
     mut given: Vec<(String, std::net::TcpListener)>,
+    needed: bool,
 ) -> Result<Vec<(String, tokio::net::TcpListener)>, GatewayError> {
     let passed = listen_fds::take().map_err(GatewayError::ListenFds)?;
     given.extend(passed.into_iter().map(|(name, fd)| (name, std::net::TcpListener::from(fd))));
-    if given.is_empty() {
+    if given.is_empty() && needed {
         return Err(GatewayError::NoListener);
     }
     let mut names = BTreeSet::new();

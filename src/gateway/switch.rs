@@ -9,12 +9,14 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinSet;
 
 use super::Backend;
+use super::control::TableState;
+use super::front::Front;
 use super::limits::{PROBE_EVERY, TARGETS_MAX};
 use super::listener::Listener;
 use super::pool;
 use super::store::{SavedListener, SavedTable, Store, StoreError};
 use super::target::Target;
-use crate::model::{Admission, InstanceId, SlotName, TableTarget};
+use crate::model::{Admission, ComponentName, InstanceId, Proxy, SlotName, TableTarget};
 
 /// How often a table that is proven but cannot be written is tried again: a full disk is freed by people, not in
 /// milliseconds.
@@ -52,13 +54,20 @@ pub(super) enum SetTableError {
 #[derive(Debug)]
 pub(super) struct Switch {
     listeners: BTreeMap<String, Arc<Listener>>,
+    /// Other proxies, by the component whose table they are told.
+    fronts: BTreeMap<String, Arc<Front>>,
     /// Whoever changes a table holds this from the check to the swap: changes come one after the other.
     store: Arc<Mutex<Store>>,
 }
 
 impl Switch {
     /// Every listener with the table it had, in use at once; tables that were still waiting wait again.
-    pub(super) async fn new(names: impl IntoIterator<Item = String>, store: Store, backends: &[Backend]) -> Arc<Self> {
+    pub(super) async fn new(
+        names: impl IntoIterator<Item = String>,
+        store: Store,
+        backends: &[Backend],
+        fronts: Vec<(ComponentName, Proxy)>,
+    ) -> Arc<Self> {
         let first = |name: &str| {
             let backend = backends.iter().find(|backend| backend.component.as_str() == name)?;
             // An instance has a number from 1 on: this one is nobody's, and no table ever names it.
@@ -80,7 +89,12 @@ impl Switch {
             .values()
             .filter_map(|listener| Some((Arc::clone(listener), store.listener(listener.name()).asked?)))
             .collect();
-        let switch = Arc::new(Self { listeners, store: Arc::new(Mutex::new(store)) });
+        let fronts = fronts.into_iter().map(|(component, proxy)| {
+            let table = store.listener(component.as_str()).in_use;
+            (component.to_string(), Arc::new(Front::new(component, proxy, table)))
+        });
+        let fronts = fronts.collect();
+        let switch = Arc::new(Self { listeners, fronts, store: Arc::new(Mutex::new(store)) });
         let store = switch.store.lock().await;
         for (listener, table) in asked {
             let unproven = listener.unproven(&table);
@@ -94,18 +108,44 @@ impl Switch {
         self.listeners.values()
     }
 
+    pub(super) fn fronts(&self) -> impl Iterator<Item = &Arc<Front>> {
+        self.fronts.values()
+    }
+
+    /// How the listener or the other proxy of this name is.
+    pub(super) fn state(&self, name: &str) -> Result<TableState, SetTableError> {
+        match self.fronts.get(name) {
+            Some(front) => Ok(front.state()),
+            None => self.listener(name).map(|listener| listener.state()),
+        }
+    }
+
     /// The listener of this name.
     pub(super) fn listener(&self, name: &str) -> Result<&Arc<Listener>, SetTableError> {
         self.listeners.get(name).ok_or_else(|| SetTableError::NoListener {
             name: name.to_owned(),
-            known: self.listeners.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
+            known: self
+                .listeners
+                .keys()
+                .chain(self.fronts.keys())
+                .map(|name| format!("{name:?}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         })
     }
 
     /// Takes a table: in use when this returns if it has no new targets, else as soon as they have answered.
     pub(super) async fn set(&self, name: &str, table: SavedTable, close: bool) -> Result<(), SetTableError> {
-        let listener = self.listener(name)?;
         check(name, &table)?;
+        if let Some(front) = self.fronts.get(name) {
+            let store = Arc::clone(&self.store).lock_owned().await;
+            let kept = SavedListener { in_use: table.clone(), asked: None };
+            let told = |source| SetTableError::Store { listener: name.to_owned(), source };
+            let _store = save(store, name, kept).await.map_err(told)?;
+            front.ask(table, close);
+            return Ok(());
+        }
+        let listener = self.listener(name)?;
         let mut store = Arc::clone(&self.store).lock_owned().await;
         if listener.is_asked(&table, close) {
             return Ok(());

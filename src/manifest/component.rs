@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::forms::Form;
 use super::net;
 use super::report::Report;
-use super::scalar::Argv;
+use super::scalar::{Argv, Choice};
 use super::shape;
 use super::text::{Filled, Texts};
 use crate::model::{
-    AgentId, ComponentName, ComposeService, Condition, Definition, NamedPort, Order, Port, RETAIN, Ratio, Release,
-    Role, RuntimeKind, Secret, Update,
+    AgentId, ComponentName, ComposeService, Condition, Definition, NamedPort, Order, Placement, Port, RETAIN, Ratio,
+    Release, Role, RuntimeKind, Secret, Update,
 };
 
 /// More slots than any host has use for: a slip of the finger, not a wish.
@@ -40,6 +40,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
     let rolls = (&update, rollback.as_ref());
     let ready = here.ready(written.ready.unwrap_or_default(), rolls, (role.as_ref(), runtime), &mut texts);
     let traffic = here.traffic(written.traffic.as_ref(), role.as_ref(), runtime, &ports);
+    let agent = here.agent(written.agent, runtime);
     let drain = here.drain(written.drain.unwrap_or_default(), &mut texts);
     let min_available = written.min_available.map(|count| count.0);
     let definition = Definition {
@@ -54,6 +55,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
         env_file,
         cwd,
         ports,
+        fronts: BTreeMap::new(),
         on,
         replicas,
         singleton,
@@ -65,6 +67,7 @@ pub(crate) fn resolve(name: ComponentName, written: shape::Component, report: &m
         traffic,
         min_available,
         drain,
+        agent,
         retain: written.retain.map_or(RETAIN, |count| count.0),
         versioned: texts.versioned(),
     };
@@ -83,6 +86,10 @@ pub(super) struct Here<'r> {
 impl Here<'_> {
     fn full<'p>(&'p self, path: &[&'p str]) -> Vec<String> {
         ["components", &self.name].iter().chain(path).map(|part| (*part).to_owned()).collect()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn key(&mut self, path: &[&str], message: impl Into<String>) {
@@ -336,6 +343,14 @@ impl Here<'_> {
             self.value(&["on"], "no agent is named; name one, or remove `on` for all");
         }
         agents
+    }
+
+    fn agent(&mut self, written: Option<Choice<Placement>>, runtime: RuntimeKind) -> Option<Placement> {
+        let placement = written?.0;
+        if runtime == RuntimeKind::Process {
+            self.key(&["agent"], "a component agent is inside a container; a process has its keeper: remove the key");
+        }
+        Some(placement)
     }
 
     /// `update`, or `rollback`: `key` says which.

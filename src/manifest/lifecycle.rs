@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use super::component::Here;
-use super::error::suggestion;
-use super::forms::Form;
 use super::net;
-use super::scalar::{NoTraffic, Span};
+use super::scalar::Span;
 use super::shape;
 use super::text::{Filled, Texts};
-use crate::model::{
-    Call, Drain, DrainBegin, DrainInflight, NamedPort, Port, PortRef, Probe, Ready, Role, RuntimeKind, Traffic, Update,
-};
+use crate::model::{Call, Drain, DrainBegin, DrainInflight, Probe, Ready, Role, RuntimeKind, Update};
 
 /// Weak readiness waits for max(monitor, this).
 const WEAK_AT_LEAST: Duration = Duration::from_secs(5);
@@ -149,55 +145,6 @@ impl Here<'_> {
             Some(span) => span.0,
             None => default,
         }
-    }
-
-    pub(super) fn traffic(
-        &mut self,
-        written: Option<&Form<NoTraffic, shape::Traffic>>,
-        role: Option<&Role>,
-        runtime: RuntimeKind,
-        ports: &[NamedPort],
-    ) -> Traffic {
-        let Some(Form::Long(traffic)) = written else { return Traffic::None };
-        let Some(gateway) = &traffic.gateway else {
-            if self.complete {
-                self.key(&["traffic"], "not a kind of traffic; write `gateway: { listen: \":8080\", port: http }`");
-            }
-            return Traffic::None;
-        };
-        match role {
-            Some(Role::Job) => self.key(&["traffic"], "a job runs to its end and takes no traffic"),
-            Some(Role::Gateway) => {
-                self.key(&["traffic"], "a gateway carries the traffic of others; set `traffic` on the api");
-            }
-            _ => {}
-        }
-        let (Some(listen), Some(port)) = (&gateway.listen, &gateway.port) else {
-            if self.complete {
-                self.key(&["traffic", "gateway"], "needs `listen` (as \":8080\") and `port` (a name from `ports`)");
-            }
-            return Traffic::None;
-        };
-        self.checked(&["traffic", "gateway", "listen"], net::Listen::parse(&listen.0));
-        let at = ["traffic", "gateway", "port"];
-        let names = || ports.iter().map(|port| port.name.as_str());
-        match &port.0 {
-            PortRef::Name(name) if names().any(|known| known == name) => {}
-            PortRef::Name(name) if ports.is_empty() => {
-                self.value(&at, format!("there is no port {name:?}: the component has no `ports`"));
-            }
-            PortRef::Name(name) => {
-                self.value(&at, format!("there is no port {name:?} in `ports`{}", suggestion(name, names())));
-            }
-            PortRef::Number(number) if ports.iter().any(|port| port.port == Port::Number(*number)) => {}
-            // A container has addresses of its own: what its program listens on need not be declared.
-            PortRef::Number(_) if ports.is_empty() && runtime == RuntimeKind::Docker => {}
-            PortRef::Number(number) => {
-                self.value(&at, format!("port {number} is not in `ports`; add `ports: {{ http: {number} }}`"));
-            }
-        }
-        let hold_max = gateway.hold_max.map_or(Duration::from_secs(30), |span| span.0);
-        Traffic::Gateway { listen: listen.0.clone(), port: port.0.clone(), hold_max }
     }
 
     pub(super) fn drain(&mut self, written: shape::Drain, texts: &mut Texts) -> Drain {

@@ -20,6 +20,7 @@ mod scalar;
 mod schema;
 mod shape;
 mod text;
+mod traffic;
 mod yaml;
 
 use std::io::Read;

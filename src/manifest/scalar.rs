@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::error::suggestion;
-use crate::model::{ApiAt, Condition, FailureAction, Order, Port, PortRef, RuntimeKind, Strategy};
+use crate::model::{ApiAt, Condition, FailureAction, Order, Placement, Port, PortRef, RuntimeKind, Strategy};
 
 /// The longest duration that makes sense here. It also catches `5M`, which is five months.
 const LONGEST: Duration = Duration::from_secs(31 * 24 * 60 * 60);
@@ -267,6 +267,10 @@ impl Named for Order {
         &[("start-first", Order::StartFirst), ("stop-first", Order::StopFirst)];
 }
 
+impl Named for Placement {
+    const WORDS: &'static [(&'static str, Self)] = &[("component", Placement::Component)];
+}
+
 impl Named for FailureAction {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("rollback", FailureAction::Rollback),
@@ -367,7 +371,10 @@ impl<'de> Deserialize<'de> for NoTraffic {
         const HOW: &str = "write `traffic: { gateway: { listen: \":8080\", port: http } }`, or none";
         match Value::deserialize(from)?.as_str() {
             Some("none") => Ok(NoTraffic),
-            Some("haproxy") => Err(D::Error::custom(format!("haproxy is not there yet; {HOW}"))),
+            Some("haproxy") => Err(D::Error::custom(
+                "haproxy needs to know more; write `traffic: { haproxy: { socket: /run/haproxy/admin.sock, port: http \
+                 } }`",
+            )),
             _ => Err(D::Error::custom(format!("not a kind of traffic; {HOW}"))),
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::forms::{Form, List, Ordered};
 use super::scalar::{Argv, BackAction, Choice, Count, EnvValue, NoTraffic, PortName, PortWord, Share, Span, Text};
-use crate::model::{ApiAt, Condition, FailureAction, Order, RuntimeKind, Strategy};
+use crate::model::{ApiAt, Condition, FailureAction, Order, Placement, RuntimeKind, Strategy};
 
 /// What the operator wants to run, and how it is taken from one version to the next.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -86,6 +86,9 @@ pub(crate) struct Component {
     pub min_available: Option<Count>,
     /// How an instance is drained and stopped.
     pub drain: Option<Drain>,
+    /// component: an agent of Baton is the parent of the program inside the container (docker). Needed only where the
+    /// command does not show it. Default: as the command shows.
+    pub agent: Option<Choice<Placement>>,
     /// Former images that are kept for a way back, so that no prune takes them (docker). Default: 1.
     pub retain: Option<Count>,
 }
@@ -210,8 +213,41 @@ pub(crate) struct Ready {
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct Traffic {
     /// Through Baton's gateway.
-    #[schemars(required)]
     pub gateway: Option<GatewayTraffic>,
+    /// Through a HAProxy that runs already: Baton steers its servers over its runtime API.
+    pub haproxy: Option<HaproxyTraffic>,
+    /// Through any other proxy, which a command of yours tells.
+    pub exec: Option<ExecTraffic>,
+}
+
+/// Through a HAProxy (2.5 or newer) that runs already.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(crate) struct HaproxyTraffic {
+    /// Its stats socket (`stats socket ... level admin`): a path on the host, or host:port.
+    #[schemars(required)]
+    pub socket: Option<Text>,
+    /// The backend whose servers are the instances. Default: the component's name.
+    pub backend: Option<Text>,
+    /// The instance's port: a number, or a name from ports.
+    #[schemars(required)]
+    pub port: Option<PortName>,
+    /// Options of the servers that Baton adds. Default: "check inter 500ms".
+    pub server: Option<Text>,
+}
+
+/// Through a proxy that a command tells.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(crate) struct ExecTraffic {
+    /// The argv, run on the host beside the proxy. It gets the table (docs/manifest.md) and exits 0 when it is in use.
+    #[schemars(required)]
+    pub switch: Option<Argv>,
+    /// The instance's port: a number, or a name from ports.
+    #[schemars(required)]
+    pub port: Option<PortName>,
+    /// How long requests on what was taken out may take to finish, as the proxy does not say it. Default: 5s.
+    pub settle: Option<Span>,
 }
 
 /// Through Baton's gateway.

@@ -197,6 +197,25 @@ pub fn published_ports(text: &str) -> Option<RangeInclusive<u16>> {
     (first != 0 && first <= last).then_some(first..=last)
 }
 
+/// Whether a container of a project runs Baton itself, by its image and its command line. The sidecar of a component in
+/// that one's own container does not count: it is there for the program that it starts.
+pub fn runs_baton(image: Option<&str>, command: &[&str]) -> bool {
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let image = image.map(|image| {
+        let image = last(image.split('@').next().unwrap_or_default());
+        image.split(':').next().unwrap_or_default().to_owned()
+    });
+    let sidecar = command.iter().any(|word| *word == "--component" || word.starts_with("--component="));
+    !sidecar
+        && (image.as_deref() == Some("baton")
+            || command.first().map(|program| last(program)).as_deref() == Some("baton"))
+}
+
+/// Whether it is Baton's gateway, which is a component like any other.
+pub fn runs_gateway(image: Option<&str>, command: &[&str]) -> bool {
+    runs_baton(image, command) && command.contains(&"gateway")
+}
+
 /// Serde for one secret, value included. For the spec store and the session only.
 mod exposed {
     use super::{Deserialize, Deserializer, Secret, Serializer};

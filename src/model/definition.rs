@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::secret::{exposed_list, exposed_map};
-use super::{AgentId, ComponentName, ComposeService, Condition, Secret, millis, option_millis};
+use super::{AgentId, ComponentName, ComposeService, Condition, Placement, Secret, millis, option_millis};
 
 /// What a component is for. It decides stages and defaults.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -266,6 +266,48 @@ pub enum Traffic {
         #[serde(with = "millis")]
         hold_max: Duration,
     },
+    /// Through a proxy that people run themselves.
+    Proxy {
+        /// Which, and how it is told.
+        proxy: Proxy,
+        /// The instance's port.
+        port: PortRef,
+    },
+}
+
+impl Traffic {
+    /// The instance's port and how long requests are held while nobody serves; `None`: nothing to switch. No other
+    /// proxy holds requests.
+    pub fn switched(&self) -> Option<(&PortRef, Duration)> {
+        match self {
+            Traffic::None => None,
+            Traffic::Gateway { port, hold_max, .. } => Some((port, *hold_max)),
+            Traffic::Proxy { port, .. } => Some((port, Duration::ZERO)),
+        }
+    }
+}
+
+/// A proxy that is not Baton's own gateway. Beside it a gateway process of Baton tells it the tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proxy {
+    /// HAProxy 2.5 or newer, over its runtime API.
+    Haproxy {
+        /// Its stats socket, of level admin: a path, or `host:port`.
+        socket: String,
+        /// The backend whose servers are the instances.
+        backend: String,
+        /// What follows the address where a server is added; free of line ends and `;`.
+        server: String,
+    },
+    /// Any other, by a command of people's own on the host.
+    Exec {
+        /// The argv. It gets the table and exits 0 when the proxy works by it.
+        switch: Vec<String>,
+        /// From then on until the requests on what was taken out count as finished.
+        #[serde(with = "millis")]
+        settle: Duration,
+    },
 }
 
 /// A call to an instance.
@@ -386,6 +428,9 @@ pub struct Definition {
     pub cwd: Option<String>,
     /// In the order written: `{port}` is the first.
     pub ports: Vec<NamedPort>,
+    /// Proxies that this gateway tells the tables of these components.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fronts: BTreeMap<ComponentName, Proxy>,
     /// Agents that may run it; empty: all that offer the runtime.
     pub on: Vec<AgentId>,
     /// Slots in total.
@@ -407,6 +452,9 @@ pub struct Definition {
     pub min_available: Option<u32>,
     /// How it is drained and stopped.
     pub drain: Drain,
+    /// Where an agent is that cannot be seen in its command; `None`: what is seen counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Placement>,
     /// How many former images are kept for a way back (docker).
     #[serde(default = "retain", skip_serializing_if = "is_retain")]
     pub retain: u32,

@@ -7,6 +7,7 @@ mod command;
 mod compose;
 mod definition;
 mod ids;
+mod inside;
 mod machine;
 mod manifest;
 mod observation;
@@ -22,15 +23,18 @@ pub use command::{
 };
 pub use compose::{
     ComposeAnswer, ComposeArchive, ComposeAsk, ComposeContainer, ComposeFound, ComposeHost, ComposeNeed, ComposeRemote,
-    ComposeService, compose_spec, published_ports,
+    ComposeService, compose_spec, published_ports, runs_baton, runs_gateway,
 };
 pub use definition::{
-    Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, RETAIN,
-    Ratio, Ready, Release, Role, RuntimeKind, Traffic, Update,
+    Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, Proxy,
+    RETAIN, Ratio, Ready, Release, Role, RuntimeKind, Traffic, Update,
 };
 pub use ids::{
     AgentId, Attempt, CommandId, ComponentName, CoordinatorId, Digest, FleetName, IdError, InstanceId, RollId,
     RollNumber, SlotName, StepId, Term,
+};
+pub use inside::{
+    COMPONENT_SOCKET, FromComponent, Placement, ProgramState, SeenComponentAgent, ToComponent, component_agent,
 };
 pub use machine::{IllegalTransition, Machine, Recordable};
 pub use manifest::{ApiAt, Condition, Manifest, Stages, Strategy};

@@ -38,6 +38,9 @@ pub(super) fn differences(old: &Definition, new: &Definition) -> Vec<String> {
     if old.cwd != new.cwd {
         found.push(moved("cwd", old.cwd.as_deref(), new.cwd.as_deref()));
     }
+    if old.fronts != new.fronts {
+        found.push("the proxies that it tells changed".to_owned());
+    }
     if old.ports != new.ports {
         found.push(format!("ports {} -> {}", ports(&old.ports), ports(&new.ports)));
     }

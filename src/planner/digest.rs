@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::fill::fill_version;
 use crate::model::{
-    AgentId, ComponentName, Definition, Digest, Manifest, NamedPort, Plan, Resolution, RuntimeKind, compose_spec,
+    AgentId, ComponentName, Definition, Digest, Manifest, NamedPort, Plan, Proxy, Resolution, RuntimeKind, compose_spec,
 };
 
 fn digest_of(value: &impl Serialize) -> Digest {
@@ -63,6 +63,8 @@ struct Spec<'a> {
     env_file: Option<Artefact<'a>>,
     cwd: Option<&'a str>,
     ports: &'a [NamedPort],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    fronts: &'a BTreeMap<ComponentName, Proxy>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +107,7 @@ pub fn spec_digest(definition: &Definition, resolution: &Resolution) -> Digest {
         }),
         cwd: definition.cwd.as_deref(),
         ports: &definition.ports,
+        fronts: &definition.fronts,
     };
     digest_of(&spec)
 }

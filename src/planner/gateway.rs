@@ -19,26 +19,40 @@ pub(super) fn is_gateway(definition: &Definition) -> bool {
 }
 
 /// The components, with a gateway among them where one of them has traffic: declared ones of role gateway that run
-/// Baton's own binary get their listeners, and where none is declared, one is added.
+/// Baton's own binary get their listeners and the proxies that they tell, and where none is declared, one is added.
 pub(super) fn with_gateway(
     components: &BTreeMap<ComponentName, Definition>,
     inventory: &BTreeMap<AgentId, Inventory>,
 ) -> Result<BTreeMap<ComponentName, Definition>, PlanError> {
     let mut all = components.clone();
     let mut listeners = Vec::new();
+    let mut fronts = BTreeMap::new();
     for definition in components.values() {
-        if let Traffic::Gateway { listen, .. } = &definition.traffic {
-            listeners.push(listener(&definition.component, listen)?);
+        match &definition.traffic {
+            Traffic::None => {}
+            Traffic::Gateway { listen, .. } => listeners.push(listener(&definition.component, listen)?),
+            Traffic::Proxy { proxy, .. } => {
+                fronts.insert(definition.component.clone(), proxy.clone());
+            }
         }
     }
-    if listeners.is_empty() {
+    if listeners.is_empty() && fronts.is_empty() {
         return Ok(all);
     }
     let mut declared = false;
     for definition in all.values_mut().filter(|definition| is_gateway(definition)) {
         declared = true;
         // In a container it opens its own.
-        if definition.command.is_empty() && definition.runtime == RuntimeKind::Process {
+        let ours = definition.command.is_empty() && definition.runtime == RuntimeKind::Process;
+        if let (Some(behind), false) = (fronts.keys().next(), ours) {
+            return Err(PlanError::Usage(format!(
+                "component {behind} has a proxy of its own before it and {} is a gateway that cannot tell it anything; \
+                 let {behind} go through the gateway too, or remove it",
+                definition.component
+            )));
+        }
+        if ours {
+            definition.fronts = fronts.clone();
             for port in &listeners {
                 if !definition.ports.iter().any(|known| known.name == port.name) {
                     definition.ports.push(port.clone());
@@ -61,7 +75,7 @@ pub(super) fn with_gateway(
         )));
     }
     let home = home(&name, components, inventory)?;
-    all.insert(name.clone(), own(name, home, listeners));
+    all.insert(name.clone(), Definition { fronts, ..own(name, home, listeners) });
     Ok(all)
 }
 
@@ -122,12 +136,14 @@ fn own(component: ComponentName, home: AgentId, ports: Vec<NamedPort>) -> Defini
         env_file: None,
         cwd: None,
         ports,
+        fronts: BTreeMap::new(),
         on: vec![home],
         replicas: 1,
         singleton: false,
         depends_on: BTreeMap::new(),
         update: Update::default(),
         rollback: None,
+        agent: None,
         retain: RETAIN,
         // Its first probe comes from itself; it binds nothing, so it is ready at once or never.
         ready: Ready { probe: Some(Probe::Notify), every: Duration::from_millis(50), ..Ready::default() },

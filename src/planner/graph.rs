@@ -12,7 +12,6 @@ use super::scene::Pool;
 use super::work::{Coming, Going, Work};
 use crate::model::{
     AgentId, ComponentName, Definition, Digest, Drain, InstanceId, Order, PortRef, SlotName, Step, StepId, StepKind,
-    Traffic,
 };
 
 /// Above so many edges between two groups of steps a step of the engine's own (a pause of no length) joins them:
@@ -133,9 +132,14 @@ impl<'a> Graph<'a> {
 
     /// One switch on each gateway slot; without gateways there is nothing to switch.
     pub(super) fn switch(&mut self, turn: &Turn<'_>, after: &[StepId], stage: &str) -> Vec<StepId> {
-        let Traffic::Gateway { port, hold_max, .. } = &turn.definition.traffic else { return Vec::new() };
+        let Some(through) = turn.definition.traffic.switched() else { return Vec::new() };
         let doors = self.doors.clone();
-        doors.iter().map(|door| self.switch_one(door, turn, (port, *hold_max), after, stage)).collect()
+        doors.iter().map(|door| self.switch_one(door, turn, through, after, stage)).collect()
+    }
+
+    /// A switch on this gateway alone.
+    pub(super) fn tell(&mut self, door: &Door, turn: &Turn<'_>, after: &[StepId], stage: &str) -> Option<StepId> {
+        turn.definition.traffic.switched().map(|through| self.switch_one(door, turn, through, after, stage))
     }
 
     fn switch_one(
@@ -302,10 +306,11 @@ impl<'a> Graph<'a> {
     fn soak(&mut self, work: &Work, coming: &Coming, after: &[StepId], stage: &str) -> Option<StepId> {
         let definition = self.pool.get(&coming.definition)?;
         let monitor = self.monitor(definition);
-        if !coming.ready || monitor.is_zero() || definition.is_job() {
+        // Weak readiness has watched it for the monitor already: nothing else would be seen.
+        let probed = definition.ready.probe.is_some();
+        if !coming.ready || monitor.is_zero() || definition.is_job() || !probed {
             return None;
         }
-        let probed = definition.ready.probe.is_some();
         let kind = StepKind::Soak { definition: coming.definition.clone(), monitor, probed };
         Some(self.act(kind, &coming.id, &work.agent, after, stage))
     }
@@ -380,8 +385,8 @@ impl<'a> Graph<'a> {
         let mut ready = self.begin(work, coming, alone, after, stage);
         let door = Door { slot: work.slot.clone(), agent: work.agent.clone(), after: Vec::new() };
         for turn in turns {
-            if let Traffic::Gateway { port, hold_max, .. } = &turn.definition.traffic {
-                ready = vec![self.switch_one(&door, turn, (port, *hold_max), &ready, stage)];
+            if let Some(through) = turn.definition.traffic.switched() {
+                ready = vec![self.switch_one(&door, turn, through, &ready, stage)];
             }
         }
         let proven = self.soak(work, coming, &ready, stage).map_or(ready.clone(), |soak| vec![soak]);

@@ -130,6 +130,7 @@ fn differing(one: &Definition, other: &Definition) -> Vec<&'static str> {
         ("ready", one.ready == other.ready),
         ("min_available", one.min_available == other.min_available),
         ("drain", one.drain == other.drain),
+        ("agent", one.agent == other.agent),
     ];
     keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
 }

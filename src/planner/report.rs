@@ -14,7 +14,7 @@ use super::work::Work;
 use super::{Ask, ComponentReport, Report, StageReport};
 use crate::model::{
     ChangeKind, ComponentName, Definition, DrainBegin, Order, Plan, PlanKind, Probe, ReadyWait, Step, StepKind,
-    Strategy,
+    Strategy, Traffic,
 };
 
 pub(super) fn report(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Report {
@@ -441,8 +441,12 @@ fn outages(draft: &Draft, plan: &Plan, scene: &Scene<'_>) -> Vec<String> {
                 format!("{name}: all of it from its stop to its start, at most {}", time(staged(draft, name)))
             }
             Mode::Quiet => format!(
-                "{name}: nobody serves at the quiet point, at most {}; requests are held, and beyond hold_max refused",
-                time(longest_stop(definition) + jobs(draft) + longest_start(definition))
+                "{name}: nobody serves at the quiet point, at most {}; requests are {}",
+                time(longest_stop(definition) + jobs(draft) + longest_start(definition)),
+                match &definition.traffic {
+                    Traffic::Proxy { .. } => "refused meanwhile",
+                    _ => "held, and beyond hold_max refused",
+                }
             ),
             _ if total > 1 => {
                 let floor = plan.limits.get(name).map_or(0, |limits| limits.min_available) as usize;

@@ -13,8 +13,8 @@ use super::scene::Scene;
 use super::stages::{dependencies, is_staged};
 use super::work::Work;
 use crate::model::{
-    Admission, ApiAt, ComponentName, Definition, Health, InstanceId, InstanceState, Order, PlanKind, SlotName, Step,
-    StepId, Strategy,
+    Admission, ApiAt, ComponentName, Definition, Health, InstanceId, InstanceState, Order, PlanKind, Step, StepId,
+    Strategy,
 };
 
 /// The label of what happens while everything in the stop stages is down.
@@ -40,6 +40,12 @@ struct Roll<'a> {
     ends: Vec<StepId>,
     jobs_done: BTreeSet<ComponentName>,
     batches: u32,
+    /// Gateways that start on a port of the host that instances have which go in this plan.
+    late: Vec<Moved<'a>>,
+    /// The ends of those that new ones stand in for already. What only starts need not wait for them.
+    leaving: Vec<StepId>,
+    /// What a component's first step waits for: gateways that knew nothing of it have been told who serves.
+    introduced: BTreeMap<ComponentName, Vec<StepId>>,
 }
 
 /// The steps of a plan.
@@ -52,6 +58,9 @@ pub(super) fn steps(draft: &Draft, scene: &Scene<'_>) -> Vec<Step> {
         ends: Vec::new(),
         jobs_done: BTreeSet::new(),
         batches: 0,
+        late: moved(draft, scene),
+        leaving: Vec::new(),
+        introduced: BTreeMap::new(),
     };
     match draft.kind {
         PlanKind::Down => roll.down(),
@@ -74,8 +83,7 @@ impl<'a> Roll<'a> {
             .into_iter()
             .map(|(slot, agent, ..)| (slot.clone(), Door { slot, agent, after: Vec::new() }))
             .collect();
-        let late = self.late();
-        for work in self.changing(is_gateway).into_iter().filter(|work| !late.contains(&work.slot)) {
+        for work in self.changing(is_gateway).into_iter().filter(|work| !self.is_late(work)) {
             if work.coming.as_ref().is_some_and(|coming| coming.start) {
                 let door = Door { slot: work.slot.clone(), agent: work.agent.clone(), after: Vec::new() };
                 doors.insert(work.slot.clone(), door);
@@ -100,6 +108,7 @@ impl<'a> Roll<'a> {
         let waiters = draft.works.iter().filter(|work| work.changes()).count();
         let prepared = self.graph.join(prepared, waiters);
         let base = self.gateways(prepared);
+        self.introduce(&base);
         match draft.layout.strategy {
             Strategy::Staged => self.staged(base.clone()),
             Strategy::Rolling => {
@@ -116,15 +125,41 @@ impl<'a> Roll<'a> {
         self.orphans(&base);
     }
 
-    /// Gateways that start on a port of the host that instances have which go in this plan.
-    fn late(&self) -> BTreeSet<SlotName> {
-        moved(self.draft, self.scene).into_iter().map(|moved| moved.work.slot.clone()).collect()
+    /// A gateway that was never told who serves a component finds it by its name, and a name leads to the new ones too,
+    /// long before they are ready. So it is told before the first of them starts.
+    fn introduce(&mut self, base: &[StepId]) {
+        let draft = self.draft;
+        for definition in draft.components.values() {
+            let Some((port, _)) = definition.traffic.switched() else { continue };
+            let name = &definition.component;
+            let starts = |work: &Work| work.coming.as_ref().is_some_and(|coming| coming.start);
+            if !draft.works_of(name).any(|work| work.changes() && (starts(work) || work.leaves())) {
+                continue;
+            }
+            let serving = self.serving(name);
+            if serving.is_empty() || !serving.iter().all(|id| self.scene.is_reached(id, port)) {
+                continue;
+            }
+            for (slot, _, _, inventory) in self.scene.running_gateways(&draft.components) {
+                let stays = !draft.works.iter().any(|work| work.slot == slot && work.changes());
+                let Some(door) = self.graph.doors.iter().find(|door| door.slot == slot).cloned() else { continue };
+                if stays && !inventory.table.contains_key(name) {
+                    let turn = Turn { definition, admit: serving.clone(), release: Vec::new(), while_ready: None };
+                    let told = self.graph.tell(&door, &turn, base, GATEWAY);
+                    self.introduced.entry(name.clone()).or_default().extend(told);
+                }
+            }
+        }
     }
 
-    /// These come when the port is free, and get the table of what serves by then.
+    fn is_late(&self, work: &Work) -> bool {
+        self.late.iter().any(|late| late.work.slot == work.slot)
+    }
+
+    /// Late gateways come when the port is free, and get the table of what serves by then.
     fn open_late(&mut self, base: &[StepId]) {
         let draft = self.draft;
-        for Moved { work, .. } in moved(draft, self.scene) {
+        for Moved { work, .. } in std::mem::take(&mut self.late) {
             let after = if self.ends.is_empty() { base.to_vec() } else { both(&self.ends, &[]) };
             let definitions: Vec<&Definition> = draft.components.values().filter(|d| d.has_traffic()).collect();
             let turns: Vec<Turn<'_>> = definitions
@@ -151,9 +186,8 @@ impl<'a> Roll<'a> {
         let mut gate = prepared;
         let mut proven: BTreeMap<_, Vec<StepId>> = BTreeMap::new();
         for name in draft.components.iter().filter(|(_, d)| is_gateway(d)).map(|(name, _)| name) {
-            let late = self.late();
-            let here = |work: &&Work| work.coming.is_some() && !late.contains(&work.slot);
-            for work in draft.lane(name).into_iter().filter(here) {
+            let lane: Vec<&Work> = draft.lane(name).into_iter().filter(|work| !self.is_late(work)).collect();
+            for work in lane.into_iter().filter(|work| work.coming.is_some()) {
                 let definitions: Vec<&Definition> = draft.components.values().filter(|d| d.has_traffic()).collect();
                 let turns: Vec<Turn<'_>> = definitions
                     .into_iter()
@@ -213,6 +247,9 @@ impl<'a> Roll<'a> {
             gate = self.stop_stage(stage, gate, &format!("stop {}", index + 1));
         }
         let quiet: Vec<&Work> = self.changing(|definition| draft.mode(definition) == Mode::Quiet);
+        for work in &quiet {
+            gate = both(&gate, self.introduced.get(&work.slot.component).map_or(&[], Vec::as_slice));
+        }
         gate = self.stop_together(&quiet, gate, QUIET);
         // A job that needs something of this fleet up waits until that is up again.
         let started: BTreeSet<ComponentName> =
@@ -338,7 +375,7 @@ impl<'a> Roll<'a> {
         }
         let label = label.unwrap_or(&batch);
         let needs = dependencies(&draft.components, name);
-        let mut after = gate.to_vec();
+        let mut after = both(gate, &std::mem::take(&mut self.leaving));
         for need in self.ready.iter().filter(|(need, _)| needs.contains(need)).map(|(_, ready)| ready) {
             after = both(&after, need);
         }
@@ -356,17 +393,23 @@ impl<'a> Roll<'a> {
         Some(done).filter(|done| !done.is_empty())
     }
 
-    /// The slots of one component, as many at a time as its parallelism: the engine gives the places.
+    /// The slots of one component, as many at a time as its parallelism: the engine gives the places. Returns what the
+    /// next component waits for: batch by batch that is the new ones of this one, not the end of those that they stand
+    /// in for.
     fn lane(&mut self, name: &ComponentName, gate: Vec<StepId>, label: &Label) -> Vec<StepId> {
         let draft = self.draft;
         let works = draft.lane(name);
         let Some(definition) = draft.definition(name).filter(|_| !works.is_empty()) else { return gate };
+        let mut gate = both(&gate, self.introduced.get(name).map_or(&[], Vec::as_slice));
+        if works.iter().any(|work| work.order == Order::StopFirst) {
+            gate = both(&gate, &std::mem::take(&mut self.leaving));
+        }
         let gate = self.graph.join(gate, works.len());
         let size = match definition.update.parallelism {
             0 => works.len(),
             places => places as usize,
         };
-        let mut done = Vec::new();
+        let (mut done, mut next) = (Vec::new(), Vec::new());
         for (index, work) in works.iter().enumerate() {
             let batch = u32::try_from(index / size).unwrap_or(u32::MAX);
             let stage = match label {
@@ -388,13 +431,21 @@ impl<'a> Roll<'a> {
             let delay = if more { definition.update.delay } else { Duration::ZERO };
             self.graph.finish(work, &end, delay, &stage);
             self.ready.entry(name.clone()).or_default().extend(&entered.ready);
+            let swapped =
+                matches!(label, Label::Batch) && work.order == Order::StartFirst && !entered.proven.is_empty();
+            if swapped {
+                next.extend(&entered.proven);
+                self.leaving.extend(&end);
+            } else {
+                next.extend(&end);
+            }
             done.extend(end);
         }
         if matches!(label, Label::Batch) {
             self.batches += u32::try_from(works.len().div_ceil(size)).unwrap_or(u32::MAX);
         }
         self.ends.extend(&done);
-        both(&done, &[])
+        both(&next, &[])
     }
 
     /// What is gone from the manifest goes when everything else is there; a gateway that goes, after that.

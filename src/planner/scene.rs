@@ -7,7 +7,7 @@ use super::gateway::is_gateway;
 use super::{History, PlanError, PlanningInput};
 use crate::model::{
     Admission, AgentId, ComponentName, Definition, Digest, FleetName, Health, InstanceId, InstanceObservation,
-    InstanceState, Resolution, SlotInventory, SlotName,
+    InstanceState, PortRef, Resolution, SlotInventory, SlotName,
 };
 
 /// One instance, where it was found.
@@ -136,6 +136,15 @@ impl<'a> Scene<'a> {
         newest
             .map(|(_, definition)| definition)
             .or_else(|| self.history.succeeded.get(component).map(|(_, definition)| definition))
+    }
+
+    /// Whether it was reported where that port of an instance is reached.
+    pub(super) fn is_reached(&self, instance: &InstanceId, port: &PortRef) -> bool {
+        let found = self.instances(&instance.slot).into_iter().find(|found| found.seen.id == *instance);
+        found.and_then(|found| found.seen.endpoint.as_ref()).is_some_and(|endpoint| match port {
+            PortRef::Name(name) => endpoint.ports.contains_key(name),
+            PortRef::Number(_) => true,
+        })
     }
 
     /// Gateways that run: slot, agent, instance and table.

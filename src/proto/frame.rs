@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::v1::{AgentFrame, CoordinatorFrame};
-use crate::model::{ToAgent, ToCoordinator};
+use super::v1::{AgentFrame, ComponentQuestion, ComponentReply, CoordinatorFrame};
+use crate::model::{FromComponent, ToAgent, ToComponent, ToCoordinator};
 
 /// The frame format of this Baton.
 pub const FRAME_FORMAT: u32 = 1;
@@ -75,6 +75,34 @@ pub fn from_coordinator(word: &ToAgent) -> CoordinatorFrame {
 /// # Errors
 /// When the format or the document is not understood.
 pub fn to_agent(frame: &CoordinatorFrame) -> Result<ToAgent, FrameError> {
+    read(frame.format, &frame.kind, &frame.document)
+}
+
+/// Writes a question to a component agent.
+pub fn question(word: &ToComponent) -> ComponentQuestion {
+    let (kind, document) = write(word);
+    ComponentQuestion { format: FRAME_FORMAT, kind, document }
+}
+
+/// Reads it.
+///
+/// # Errors
+/// When the format or the document is not understood.
+pub fn read_question(frame: &ComponentQuestion) -> Result<ToComponent, FrameError> {
+    read(frame.format, &frame.kind, &frame.document)
+}
+
+/// Writes a component agent's reply.
+pub fn from_component(word: &FromComponent) -> ComponentReply {
+    let (kind, document) = write(word);
+    ComponentReply { format: FRAME_FORMAT, kind, document }
+}
+
+/// Reads it.
+///
+/// # Errors
+/// When the format or the document is not understood.
+pub fn read_reply(frame: &ComponentReply) -> Result<FromComponent, FrameError> {
     read(frame.format, &frame.kind, &frame.document)
 }
 

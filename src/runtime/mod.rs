@@ -70,6 +70,20 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// What of Baton's own a door leads to.
+#[derive(Clone, Copy, Debug)]
+pub enum Inside<'a> {
+    /// The control socket of the gateway in a slot.
+    Gateway(&'a SlotName),
+    /// The agent inside an instance's own container.
+    Component {
+        /// Which instance.
+        instance: &'a InstanceId,
+        /// The manifest says that it is there: the command need not show it.
+        said: bool,
+    },
+}
+
 /// A way to a socket that only what runs beside it can open. Dropped, it is closed.
 pub type Door = Box<dyn Stream>;
 
@@ -129,9 +143,9 @@ pub trait Runtime: Send + Sync {
     /// The last lines of its output, oldest first, with the values of its environment replaced by `***`.
     async fn logs(&self, instance: &InstanceId, lines: u32) -> Result<Vec<String>, RuntimeError>;
 
-    /// Opens a way to a gateway's control socket. `None`: the slot is no gateway.
-    async fn gateway_door(&self, _slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
-        None
+    /// Opens a way to a socket of Baton's own. `None`: there is nothing of the kind.
+    async fn door(&self, _to: Inside<'_>) -> Result<Option<Door>, RuntimeError> {
+        Ok(None)
     }
 
     /// The host by which a gateway reaches an instance, where that is another than the instance's endpoint says: on a

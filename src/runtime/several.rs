@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Blueprint, Door, ExecOutput, Hint, Runtime, RuntimeError};
+use super::{Blueprint, Door, ExecOutput, Hint, Inside, Runtime, RuntimeError};
 use crate::model::{
     Definition, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
 };
@@ -193,13 +193,16 @@ impl Runtime for Several {
         self.owner(instance).await?.logs(instance, lines).await
     }
 
-    async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
+    async fn door(&self, to: Inside<'_>) -> Result<Option<Door>, RuntimeError> {
+        if let Inside::Component { instance, .. } = to {
+            return self.owner(instance).await?.door(to).await;
+        }
         for runtime in &self.runtimes {
-            if let Some(door) = runtime.gateway_door(slot).await {
-                return Some(door);
+            if let Some(door) = runtime.door(to).await? {
+                return Ok(Some(door));
             }
         }
-        None
+        Ok(None)
     }
 
     async fn gateway_route(&self, gateway: &SlotName, to: &InstanceId) -> Option<String> {

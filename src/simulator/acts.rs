@@ -120,7 +120,7 @@ impl Simulation {
             Effect::Signal { instance, signal } => done(self.world.signal(now, &instance, &signal)),
             Effect::Kill { instance } => done(self.world.kill(now, &instance)),
             Effect::Remove { instance } => done(self.world.remove(now, &instance)),
-            Effect::DrainCall { instance, definition } => {
+            Effect::DrainCall { instance, definition, .. } => {
                 self.definition(id, &definition).and_then(|known| match known.drain.begin {
                     Some(DrainBegin::Http(_) | DrainBegin::Exec(_)) => done(self.world.drain_call(now, &instance)),
                     Some(DrainBegin::Signal(_)) | None => Ok(None),
@@ -181,17 +181,18 @@ impl Simulation {
                 let every = self.definition(id, &definition).map(|known| known.ready.every).unwrap_or(SLOW_PACE);
                 let every = if pace == Pace::Fast { every } else { every.max(SLOW_PACE) };
                 let verdict = match self.world.probe(now, &instance) {
-                    Ok(()) => Verdict { ready: true, text: "HTTP 200".to_owned(), log: vec![] },
-                    Err(text) => Verdict { ready: false, text, log: vec![] },
+                    Ok(()) => Verdict { ready: true, lost: false, text: "HTTP 200".to_owned(), log: vec![] },
+                    Err(text) => Verdict { ready: false, lost: false, text, log: vec![] },
                 };
                 (worker::Event::Probed { instance, verdict }, Some(every))
             }
             Effect::WatchInflight { instance, definition } => {
                 let source = self.definition(id, &definition).ok().and_then(|known| known.drain.inflight);
                 let count = self.world.inflight(now, &instance).filter(|_| source.is_some());
+                let count = count.ok_or_else(|| "no answer".to_owned());
                 (worker::Event::Inflight { instance, count }, source.map(|source| source.every))
             }
-            Effect::WatchExit { instance } => match self.world.exit(now, &instance) {
+            Effect::WatchExit { instance, .. } => match self.world.exit(now, &instance) {
                 Some(status) => (worker::Event::Exited { instance, status, log: vec![] }, None),
                 None => return, // Told when it happens.
             },

@@ -16,7 +16,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// The same to a file of somebody else: its mode and its owner are kept, and a link is followed. One that is not there
-/// is made with the permissions `mode`.
+/// is made with the permissions `mode`; one that root makes belongs to whom its folder does, who would have made it.
 ///
 /// # Errors
 /// As [`write_atomic`]; and when the owner could not be kept.
@@ -24,7 +24,11 @@ pub fn rewrite(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let path = followed(path)?;
     match fs::metadata(&path) {
         Ok(about) => put(&path, bytes, about.mode() & 0o7777, Some((about.uid(), about.gid()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => put(&path, bytes, mode, None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = fs::metadata(folder_of(&path))?;
+            let owner = rustix::process::geteuid().is_root().then(|| (folder.uid(), folder.gid()));
+            put(&path, bytes, mode, owner)
+        }
         Err(error) => Err(error),
     }
 }
@@ -146,6 +150,17 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         std::os::unix::fs::symlink("round", folder.path().join("round")).unwrap();
         assert!(rewrite(&folder.path().join("round"), b"x", 0o600).is_err());
+    }
+
+    #[test]
+    fn a_file_that_root_makes_belongs_to_whom_its_folder_does() {
+        let folder = tempfile::tempdir().unwrap();
+        if std::os::unix::fs::chown(folder.path(), Some(12_345), Some(54_321)).is_err() {
+            return; // not root
+        }
+        rewrite(&folder.path().join("made"), b"made", 0o644).unwrap();
+        let about = fs::metadata(folder.path().join("made")).unwrap();
+        assert_eq!((about.uid(), about.gid(), about.mode() & 0o777), (12_345, 54_321, 0o644));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod files;
 pub mod listen_fds;
 pub mod lock;
+pub mod pidfd_end;
 pub mod process;
 pub mod random;
 pub mod signals;

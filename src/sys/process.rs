@@ -82,6 +82,11 @@ impl PidFd {
         &self.fd
     }
 
+    /// The descriptor, for good.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Sends a signal; to one that has gone: success.
     ///
     /// # Errors

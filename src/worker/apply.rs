@@ -222,6 +222,7 @@ impl Worker {
             }
             Record::Probed { instance, verdict } => {
                 let run = match self.notes.probes.get(instance) {
+                    _ if verdict.lost => 0,
                     Some(note) if note.ready == verdict.ready => note.run.saturating_add(1),
                     _ => 1,
                 };
@@ -229,11 +230,12 @@ impl Worker {
                     Some(note) if verdict.log.is_empty() && !verdict.ready => note.log.clone(),
                     _ => verdict.log.clone(),
                 };
-                let note = ProbeNote { ready: verdict.ready, run, text: verdict.text.clone(), log };
+                let (ready, lost) = (verdict.ready && !verdict.lost, verdict.lost);
+                let note = ProbeNote { ready, lost, run, text: verdict.text.clone(), log };
                 self.notes.probes.insert(instance.clone(), note);
             }
             Record::Inflight { instance, count } => {
-                self.notes.inflight.insert(instance.clone(), *count);
+                self.notes.inflight.insert(instance.clone(), count.clone());
             }
             Record::Exited { instance, status, log } => {
                 self.notes.exits.insert(instance.clone(), (*status, log.clone()));
@@ -289,6 +291,7 @@ impl Worker {
         if let Some(work) = &mut self.notes.work {
             work.error = match (phase, work.acted.take()) {
                 (Phase::Verify, Some((_, Err(error)))) => Some(error),
+                (Phase::Act(_), Some((_, Err(error)))) if phase == work.phase => Some(error),
                 _ => None,
             };
             if phase == Phase::Act(ActKind::Kill) && !exited {

@@ -100,7 +100,9 @@ impl Machine for Worker {
             Event::Probed { instance, verdict } => {
                 vec![Record::Probed { instance: instance.clone(), verdict: verdict.clone() }]
             }
-            Event::Inflight { instance, count } => vec![Record::Inflight { instance: instance.clone(), count: *count }],
+            Event::Inflight { instance, count } => {
+                vec![Record::Inflight { instance: instance.clone(), count: count.clone() }]
+            }
             Event::Exited { instance, status, log } => {
                 vec![Record::Exited { instance: instance.clone(), status: *status, log: log.clone() }]
             }

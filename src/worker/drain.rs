@@ -10,8 +10,9 @@ use crate::model::{
     InstanceState, StepResult, Timestamp,
 };
 
-/// A grace that ran out while the agent was away is acted on only after a fresh look; that look may take so long.
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// However short a grace is, a look or an act before SIGKILL may take so long: a grace that ran out while the agent was
+/// away is acted on only after a fresh look, and an engine under load takes its time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a runtime may take to kill what is left. SIGKILL itself is immediate; more than this is a process that the
 /// kernel cannot end or a runtime that does not answer.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ impl Scene<'_> {
     pub(super) fn drain(&self, instance: &InstanceId) -> Vec<Record> {
         let Act::Drain { begin, inflight, grace, stop_timeout, .. } = &self.step.act else { return Vec::new() };
         let fact = self.worker.facts.drain(instance);
-        let limit = self.limit(fact, *grace, *stop_timeout);
+        let limit = self.limit(fact, *grace);
         match self.work.phase {
             Phase::Precheck => match self.first_look(instance, fact, limit) {
                 Err(records) => records,
@@ -57,7 +58,7 @@ impl Scene<'_> {
             },
             Phase::Wait | Phase::Close => {
                 let Some(fact) = fact else { return self.act(ActKind::HoldRestart) };
-                let empty = *inflight && self.worker.notes.inflight.get(instance) == Some(&Some(0));
+                let empty = *inflight && self.worker.notes.inflight.get(instance) == Some(&Ok(0));
                 let nothing = *begin == DrainStart::Nothing && !inflight;
                 let over = || self.clock.passed(fact.kill_at - *stop_timeout);
                 if self.worker.gone(instance) || empty || nothing || over() {
@@ -127,7 +128,7 @@ impl Scene<'_> {
     fn report_of(&self, instance: &InstanceId, fact: DrainFact) -> DrainReport {
         DrainReport {
             took: self.clock.now.since(fact.began),
-            left: self.worker.notes.inflight.get(instance).copied().flatten(),
+            left: self.worker.in_flight(instance),
             exited: self.worker.exit(instance).map(|(status, _)| status),
             ..DrainReport::default()
         }
@@ -136,7 +137,7 @@ impl Scene<'_> {
     pub(super) fn stop(&self, instance: &InstanceId) -> Vec<Record> {
         let Act::Stop { signal, timeout, .. } = &self.step.act else { return Vec::new() };
         let fact = self.worker.facts.drain(instance);
-        let limit = self.limit(fact, *timeout, Duration::ZERO);
+        let limit = self.limit(fact, *timeout);
         match self.work.phase {
             Phase::Precheck => match self.first_look(instance, fact, limit) {
                 Err(records) => records,
@@ -224,10 +225,10 @@ impl Scene<'_> {
 
     // --- what both share ---
 
-    /// How long looks and the acts before SIGKILL may take: until the part of the grace that is `kept` for later.
-    fn limit(&self, fact: Option<DrainFact>, grace: Duration, kept: Duration) -> Timestamp {
-        let end = fact.map_or(self.work.began + grace, |fact| fact.kill_at) - kept;
-        end.max(self.work.began + LOOK_LIMIT)
+    /// How long looks and the acts before SIGKILL may take: until that is due.
+    fn limit(&self, fact: Option<DrainFact>, grace: Duration) -> Timestamp {
+        let end = fact.map_or(self.work.began + grace, |fact| fact.kill_at);
+        end.max(self.work.began + ANSWER_LIMIT)
     }
 
     fn first_look(

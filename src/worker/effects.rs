@@ -46,8 +46,11 @@ impl Worker {
                 _ => None,
             }),
             EffectKey::WatchExit(instance) => self.waiting(instance).and_then(|step| match &step.act {
-                Act::Ready { .. } | Act::Soak { .. } | Act::Drain { .. } | Act::Stop { .. } => {
-                    Some(Effect::WatchExit { instance: instance.clone() })
+                Act::Ready { .. } | Act::Soak { .. } => {
+                    Some(Effect::WatchExit { instance: instance.clone(), lines: true })
+                }
+                Act::Drain { .. } | Act::Stop { .. } => {
+                    Some(Effect::WatchExit { instance: instance.clone(), lines: false })
                 }
                 _ => None,
             }),
@@ -106,7 +109,8 @@ impl Worker {
         let definition = known.probe.as_ref()?;
         let needed = self.at_work().is_some_and(|(_, step, work)| {
             let asked = Precondition::Ready(instance.clone());
-            work.phase == Phase::Precheck && step.precondition == asked && !self.notes.probes.contains_key(instance)
+            let verdict = self.notes.probes.get(instance).filter(|note| !note.lost);
+            work.phase == Phase::Precheck && step.precondition == asked && verdict.is_none()
         });
         if needed {
             return effect(definition, Pace::Fast);
@@ -146,8 +150,10 @@ impl Worker {
             (ActKind::Start, Act::Start { .. }) => Some(Effect::Start { instance }),
             (ActKind::HoldRestart, _) => Some(Effect::HoldRestart { instance }),
             (ActKind::AllowRestart, _) => Some(Effect::AllowRestart { instance }),
-            (ActKind::DrainCall, Act::Drain { definition, .. }) => {
-                Some(Effect::DrainCall { instance, definition: definition.clone() })
+            (ActKind::DrainCall, Act::Drain { definition, grace, stop_timeout, .. }) => {
+                let kill_at = self.facts.drain(&instance).map_or(work.phase_at + *grace, |fact| fact.kill_at);
+                let left = (kill_at - *stop_timeout).since(work.phase_at);
+                Some(Effect::DrainCall { instance, definition: definition.clone(), left })
             }
             (ActKind::UndrainCall, Act::Undrain { definition, .. }) => {
                 Some(Effect::UndrainCall { instance, definition: definition.clone() })

@@ -29,6 +29,9 @@ pub struct ActError {
 pub struct Verdict {
     /// Ready.
     pub ready: bool,
+    /// Nobody could be asked, so nothing is known: neither that it is ready nor that it is not.
+    #[serde(default)]
+    pub lost: bool,
     /// For people: `HTTP 503`, `connection refused`.
     pub text: String,
     /// The instance's last log lines, redacted, where somebody waits for it and it is not ready; read every now and
@@ -134,6 +137,8 @@ pub enum Effect {
         instance: InstanceId,
         /// In the spec store.
         definition: Digest,
+        /// What was left of the drain's time when the call was decided on.
+        left: Duration,
     },
     /// The http or exec call that gives the drain back.
     UndrainCall {
@@ -195,6 +200,8 @@ pub enum Effect {
     WatchExit {
         /// Which.
         instance: InstanceId,
+        /// Whether the last lines that it wrote come with the word of its end: not of what was asked to end.
+        lines: bool,
     },
     /// Send until acknowledged.
     Tell(Box<Outcome>),
@@ -235,12 +242,12 @@ pub enum Event {
         /// What it said.
         verdict: Verdict,
     },
-    /// A reading of work in flight. `None`: no answer, which is not zero.
+    /// A reading of work in flight. An error is no answer, which is not zero.
     Inflight {
         /// Which instance.
         instance: InstanceId,
-        /// How much.
-        count: Option<u64>,
+        /// How much, or for people why nobody knows.
+        count: Result<u64, String>,
     },
     /// A main process ended.
     Exited {

@@ -46,6 +46,7 @@ impl Worker {
         merged.health = match self.notes.probes.get(&seen.id) {
             // Only what runs can be ready, whatever its probe said before it ended.
             _ if !running => Health::Unready,
+            Some(note) if note.lost => Health::Unknown,
             Some(note) if note.ready => Health::Ready,
             Some(_) => Health::Unready,
             None if known.is_some_and(|known| known.weak) => Health::Ready,

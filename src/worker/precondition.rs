@@ -42,7 +42,7 @@ impl Scene<'_> {
             return gone("it does not run".into());
         }
         let probed = self.worker.facts.known(needed).is_some_and(|known| known.probe.is_some());
-        match self.worker.notes.probes.get(needed) {
+        match self.worker.notes.probes.get(needed).filter(|note| !note.lost) {
             Some(note) if note.ready => Ok(()),
             Some(note) => gone(format!("its probe says {}", note.text)),
             None if !probed || seen.health == Health::Ready => Ok(()),

@@ -26,9 +26,7 @@ impl Scene<'_> {
 
     fn inflight(&self) -> Option<u64> {
         match &self.step.act {
-            Act::Drain { instance, .. } | Act::Stop { instance, .. } => {
-                self.worker.notes.inflight.get(instance).copied().flatten()
-            }
+            Act::Drain { instance, .. } | Act::Stop { instance, .. } => self.worker.in_flight(instance),
             Act::Switch { .. } => self.work.gateway.as_ref().map(|note| note.inflight),
             _ => None,
         }
@@ -41,10 +39,15 @@ impl Scene<'_> {
         match (&self.step.act, self.work.phase) {
             (_, Phase::Precheck) => "looking".to_owned(),
             (Act::Ready { instance, .. } | Act::Soak { instance, .. }, Phase::Wait) => self.readiness(instance),
-            (Act::Drain { .. }, Phase::Wait) => match self.inflight() {
-                Some(count) => format!("{count} in flight"),
+            (Act::Drain { instance, .. }, Phase::Wait) => match self.worker.notes.inflight.get(instance) {
+                Some(Ok(count)) => format!("{count} in flight"),
+                Some(Err(why)) => format!("work in flight is unknown: {why}"),
                 None => "waiting for work in flight".to_owned(),
             },
+            // What is tried again says why.
+            (Act::Drain { .. } | Act::Stop { .. } | Act::Undrain { .. }, Phase::Act(_)) if self.tried().is_some() => {
+                self.tried().unwrap_or_default().to_owned()
+            }
             (Act::Stop { .. }, Phase::Wait) => "waiting for its exit".to_owned(),
             (Act::Switch { .. }, _) => match &self.work.gateway {
                 Some(note) if note.in_use.is_some() => format!("{} in flight on the old", note.inflight),
@@ -53,6 +56,12 @@ impl Scene<'_> {
             },
             (act, _) => act.verb().to_owned(),
         }
+    }
+
+    /// Why the act of this phase has not been done yet, where it was tried.
+    fn tried(&self) -> Option<&str> {
+        let failed = self.work.acted.as_ref().and_then(|(_, result)| result.as_ref().err());
+        failed.or(self.work.error.as_ref()).map(|error| error.message.as_str())
     }
 
     fn readiness(&self, instance: &InstanceId) -> String {

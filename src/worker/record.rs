@@ -116,8 +116,8 @@ pub enum Record {
     Inflight {
         /// Which instance.
         instance: InstanceId,
-        /// How much.
-        count: Option<u64>,
+        /// How much, or why nobody knows.
+        count: Result<u64, String>,
     },
     /// A main process ended.
     Exited {

@@ -102,8 +102,8 @@ pub(super) struct Notes {
     pub seen: BTreeMap<InstanceId, InstanceObservation>,
     /// By probed instance.
     pub probes: BTreeMap<InstanceId, ProbeNote>,
-    /// Work in flight as last read.
-    pub inflight: BTreeMap<InstanceId, Option<u64>>,
+    /// Work in flight as last read, or why nobody knows it.
+    pub inflight: BTreeMap<InstanceId, Result<u64, String>>,
     /// Main processes that ended.
     pub exits: BTreeMap<InstanceId, (ExitStatus, Vec<String>)>,
     /// The identity with which an instance got ready: a soak compares with it.
@@ -123,7 +123,9 @@ pub(super) struct Identity {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ProbeNote {
     pub ready: bool,
-    /// Equal verdicts in a row.
+    /// Nobody could be asked.
+    pub lost: bool,
+    /// Equal verdicts in a row; 0 while nobody could be asked.
     pub run: u32,
     pub text: String,
     /// The instance's log lines, as last told since it was ready.
@@ -161,7 +163,7 @@ pub(super) struct Work {
     pub unseen: Option<(Timestamp, String)>,
     /// The act of this phase ended.
     pub acted: Option<(Timestamp, Result<Option<Endpoint>, ActError>)>,
-    /// The error that a look has to settle.
+    /// The error that a look has to settle, or after which the same act is tried again.
     pub error: Option<ActError>,
     /// Seen running under one identity: first and last.
     pub steady: Option<(Timestamp, Timestamp)>,
@@ -242,6 +244,11 @@ impl Worker {
     /// The slot that it works on.
     pub fn slot(&self) -> &SlotName {
         &self.slot
+    }
+
+    /// Work in flight of an instance, where it is known.
+    pub(super) fn in_flight(&self, instance: &InstanceId) -> Option<u64> {
+        self.notes.inflight.get(instance)?.as_ref().ok().copied()
     }
 
     /// The list under way.

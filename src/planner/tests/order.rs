@@ -206,6 +206,26 @@ fn rolling_goes_dependencies_first_then_in_stop_order_and_the_api_last() {
 }
 
 #[test]
+fn what_only_starts_does_not_wait_for_the_end_of_those_before_it() {
+    let first = |name: &str| {
+        let mut definition = component(name, 1);
+        definition.update.order = Some(Order::StartFirst);
+        definition
+    };
+    let chain = vec![first("a"), after(first("b"), &["a"]), after(component("c", 1), &["b"])];
+    let mut fleet = Fleet::new(manifest(chain), &["host"]);
+    fleet.manifest.strategy = Some(Strategy::Rolling);
+    fleet.roll(Fleet::up("v1"));
+    let plan = fleet.roll(Fleet::up("v2")).plan;
+    assert!(waits(&plan, at(&plan, "start", "b-1.2"), at(&plan, "soak", "a-1.2")));
+    assert!(!waits(&plan, at(&plan, "start", "b-1.2"), at(&plan, "stop", "a-1.1")));
+    // One that goes before it comes does wait: two components at a time would be short of an instance.
+    for gone in ["a-1.1", "b-1.1"] {
+        assert!(waits(&plan, at(&plan, "drain", "c-1.1"), at(&plan, "stop", gone)), "{gone}");
+    }
+}
+
+#[test]
 fn the_engine_gives_the_places_of_a_lane_and_labels_tell_the_batches() {
     let mut web = component("web", 5);
     web.update.parallelism = 2;

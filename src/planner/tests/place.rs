@@ -153,6 +153,58 @@ fn a_declared_gateway_gets_its_sockets_and_two_slots_mean_two_switches() {
 }
 
 #[test]
+fn a_gateway_that_was_never_told_who_serves_is_told_before_a_new_one_starts() {
+    let mut fleet = Fleet::new(manifest(vec![with_traffic(component("api", 2)), component("worker", 1)]), &["host"]);
+    fleet.roll(Fleet::up("v1"));
+    let told = |fleet: &mut Fleet| {
+        let plan = fleet.roll(Fleet::up("v2")).plan;
+        let steps = steps_of(&plan, "api");
+        let first = plan.steps.iter().position(|step| step.kind.verb() == "switch").unwrap();
+        let waits = waits(&plan, at(&plan, "start", "api-1.2"), first);
+        (steps.iter().filter(|line| *line == "switch +api-1.1+api-2.1 -").count(), waits)
+    };
+    // Somebody has made it anew, or Compose had started it.
+    fleet.slot_mut("gateway-1").table.clear();
+    let before = (fleet.inventory.clone(), fleet.history.clone());
+    assert_eq!(told(&mut fleet).0, 0, "nobody knows where they are reached");
+    (fleet.inventory, fleet.history) = before;
+    for api in ["api-1.1", "api-2.1"] {
+        let ports = [("http".to_owned(), 8080)].into();
+        fleet.instance_mut(api).endpoint = Some(Endpoint { address: "10.0.0.1".to_owned(), ports });
+    }
+    assert_eq!(told(&mut fleet), (1, true));
+    let mut fleet = Fleet::new(manifest(vec![with_traffic(component("api", 2))]), &["host"]);
+    fleet.roll(Fleet::up("v1"));
+    assert_eq!(told(&mut fleet).0, 0, "it knows");
+}
+
+#[test]
+fn a_proxy_that_people_run_is_told_by_a_gateway_process_that_listens_on_nothing() {
+    let proxy =
+        Proxy::Haproxy { socket: "/run/ha.sock".to_owned(), backend: "api".to_owned(), server: "check".to_owned() };
+    let mut api = with_traffic(component("api", 1));
+    api.traffic = Traffic::Proxy { proxy: proxy.clone(), port: PortRef::Name("http".to_owned()) };
+    let mut fleet = Fleet::new(manifest(vec![api.clone()]), &["a"]);
+    let planned = fleet.roll(Fleet::up("v1"));
+    let gateway = &planned.definitions[&planned.plan.definitions[&name("gateway")]];
+    assert!(gateway.ports.is_empty() && gateway.command.is_empty());
+    assert_eq!(gateway.fronts, [(name("api"), proxy)].into());
+    let plan = fleet.roll(Fleet::up("v2")).plan;
+    assert_eq!(plan.steps.iter().filter(|step| step.kind.verb() == "switch").count(), 1);
+    // Another socket: the gateway is another one, too, and is kept until somebody asks for it.
+    let other = Proxy::Exec { switch: vec!["/bin/tell".to_owned()], settle: seconds(1) };
+    fleet.component("api").traffic = Traffic::Proxy { proxy: other, port: PortRef::Name("http".to_owned()) };
+    let warnings = fleet.roll(Fleet::up("v3")).report.warnings;
+    assert!(warnings[0].contains("the proxies that it tells changed"), "{warnings:?}");
+    assert_planning_makes_no_changes(&fleet, Fleet::up("v3"));
+
+    let mut door = component("gateway", 1);
+    door.role = Some(Role::Gateway);
+    let fleet = Fleet::new(manifest(vec![door, api]), &["a"]);
+    assert!(usage(fleet.plan(Fleet::up("v1"))).contains("a gateway that cannot tell it anything"));
+}
+
+#[test]
 fn a_name_that_the_gateway_needs_and_a_listen_that_is_none_are_usage_errors() {
     let mut taken = component("gateway", 1);
     taken.role = Some(Role::Worker);

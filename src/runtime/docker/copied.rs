@@ -30,7 +30,8 @@ impl Inner {
         let slots = self.slots().await.unwrap_or_default();
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
             let Some(wanted) = service.containers.get(&slot.index) else { continue };
-            let Some(seen) = self.look(&slot).await.ok().and_then(|mut seen| seen.pop()) else { continue };
+            let Ok(all) = self.look(&slot).await else { continue };
+            let Some(seen) = all.last() else { continue };
             let Some(id) = seen.about.id.as_deref() else { continue };
             for (path, content) in wanted.archives.iter().flat_map(files_of) {
                 let has = self.archive_of(id, &path).await.ok().and_then(|tar| files(&tar).into_values().next());

@@ -12,8 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::engine::{ASK, refused};
 use super::look::network_mode;
 use super::runtime::Inner;
-use crate::model::{FailureKind, InstanceId, InstanceState, SlotName};
-use crate::runtime::{Door, RuntimeError};
+use crate::model::{
+    COMPONENT_SOCKET, FailureKind, InstanceId, InstanceState, SeenComponentAgent, SlotName, component_agent,
+};
+use crate::runtime::{Door, Inside, RuntimeError};
 
 /// What may be under way in each direction.
 const BUFFER: usize = 64 << 10;
@@ -21,20 +23,33 @@ const BUFFER: usize = 64 << 10;
 const GATEWAY_DIR: &str = "/var/lib/baton/gateway";
 
 impl Inner {
-    /// A way to the control socket of the gateway in a slot; `None`: there is none in it.
-    pub(super) async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
-        let seen = match self.look(slot).await {
-            Ok(seen) => seen.into_iter().rfind(|seen| gateway_of(&seen.about).is_some())?,
-            Err(error) => return Some(Err(error)),
+    /// A way to a socket of Baton's own in a container; `None`: there is nothing of the kind in it.
+    pub(super) async fn door(&self, to: Inside<'_>) -> Result<Option<Door>, RuntimeError> {
+        let found = match to {
+            Inside::Gateway(slot) => {
+                let seen = self.look(slot).await?.into_iter().rfind(|seen| gateway_of(&seen.about).is_some());
+                let Some(seen) = seen else { return Ok(None) };
+                let at = gateway_of(&seen.about);
+                (
+                    seen.id,
+                    seen.about,
+                    at.map(|(program, dir)| (program, format!("{}/control.sock", dir.trim_end_matches('/')))),
+                )
+            }
+            Inside::Component { instance, said } => {
+                let (_, _, about) = self.existing(instance).await?;
+                let default = || ("baton".to_owned(), COMPONENT_SOCKET.to_owned());
+                let at = component_of(&about).map(|seen| (seen.program, seen.socket));
+                (instance.clone(), about, at.or_else(|| said.then(default)))
+            }
         };
-        let (program, dir) = gateway_of(&seen.about)?;
-        if super::life::state(&seen.about) != InstanceState::Running {
-            let message = format!("{} does not run", seen.id);
-            return Some(Err(RuntimeError { retryable: true, ..refused(FailureKind::Refused, message) }));
+        let (instance, about, Some((program, socket))) = found else { return Ok(None) };
+        if super::life::state(&about) != InstanceState::Running {
+            let message = format!("{instance} does not run");
+            return Err(RuntimeError { retryable: true, ..refused(FailureKind::Refused, message) });
         }
-        let id = seen.about.id.clone().unwrap_or_default();
-        let socket = format!("{}/control.sock", dir.trim_end_matches('/'));
-        Some(self.relay(&id, &seen.id, &[program, "relay".to_owned(), socket]).await)
+        let id = about.id.clone().unwrap_or_default();
+        Ok(Some(self.relay(&id, &instance, &[program, "relay".to_owned(), socket]).await?))
     }
 
     /// Runs a relay in a container and hands out its ends.
@@ -110,8 +125,16 @@ fn named_networks(about: &ContainerInspectResponse) -> Vec<String> {
     networks.into_iter().flatten().map(|(name, _)| name.clone()).filter(|name| name != "bridge").collect()
 }
 
+/// The component agent of a container, where its command shows one.
+fn component_of(about: &ContainerInspectResponse) -> Option<SeenComponentAgent> {
+    component_agent(about.path.iter().chain(about.args.iter().flatten()).map(String::as_str))
+}
+
 /// The program and the folder of a gateway, where a container runs one.
 fn gateway_of(about: &ContainerInspectResponse) -> Option<(String, String)> {
+    if component_of(about).is_some() {
+        return None; // Whatever words its program is given.
+    }
     let program = about.path.clone()?;
     let args = about.args.as_deref().unwrap_or_default();
     if program.rsplit('/').next() != Some("baton") || !args.iter().any(|arg| arg == "gateway") {
@@ -140,5 +163,6 @@ mod tests {
         assert_eq!(of("/baton", &["gateway", "--dir=/data"]).as_deref(), Some("/data"));
         assert_eq!(of("/baton", &["agent"]), None);
         assert_eq!(of("/bin/nginx", &["gateway"]), None);
+        assert_eq!(of("/baton", &["agent", "--component", "door", "--", "/app", "gateway"]), None);
     }
 }

@@ -21,12 +21,10 @@ impl Inner {
         let names = self.names(&slots).ok()?;
         let mut host_ports = BTreeSet::new();
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
-            let Some(seen) = self.look(&slot).await.ok()?.into_iter().rfind(|seen| seen.entry.definition.is_none())
-            else {
-                continue;
-            };
+            let all = self.look(&slot).await.ok()?;
+            let Some(seen) = all.iter().rfind(|seen| seen.entry.definition.is_none()) else { continue };
             let image = self.image_of(&seen.about).await?;
-            let mut container = container(&seen, &image);
+            let mut container = container(seen, &image);
             // It may live in a container that is made anew before it: the name stays, the id does not.
             let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
             container.body = Secret::new(body);
@@ -37,7 +35,7 @@ impl Inner {
             host_ports.extend(published.filter_map(|text| published_ports(&text)).flatten());
             // Compose puts the same files into each container of a service.
             if let Some(wanted) = asked.containers.get(&slot.index).or_else(|| asked.containers.values().next()) {
-                container.archives = self.copied(&seen, wanted).await?;
+                container.archives = self.copied(seen, wanted).await?;
             }
             let hash = label(&seen.about, CONFIG_HASH);
             first.get_or_insert((image, hash));

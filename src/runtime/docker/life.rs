@@ -10,9 +10,9 @@ use bollard::models::{
 use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptions};
 use futures_util::StreamExt;
 
-use super::engine::{ACT, Trouble, refused};
+use super::engine::{Trouble, refused};
 use super::host::{self, Handling};
-use super::look::{Seen, exit_of, state_of};
+use super::look::{Seen, exit_of, network_mode, state_of};
 use super::record::{Entry, Policy};
 use super::runtime::Inner;
 use crate::model::{ComponentName, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceState};
@@ -64,14 +64,23 @@ impl Inner {
 
     pub(super) async fn start(&self, instance: &InstanceId) -> Result<Endpoint, RuntimeError> {
         let (id, _, about) = self.existing(instance).await?;
+        // The engine says "already started" of one that it does not know to have ended.
+        self.settle(&id).await?;
+        if has_own_address(&about) {
+            for other in self.ends.fresh() {
+                self.settle(&other).await?;
+            }
+        }
         self.allow_restart(instance).await?;
         let client = self.engine.client().await?;
         if state(&about) == InstanceState::Restarting {
             // The engine says "already started" of one that waits for its next start.
             self.end(instance, &id).await?;
         }
+        // The engine's word of this start may come late, after the end of the new run.
+        self.ends.forget(&id);
         let what = format!("starting {instance}");
-        let started = self.engine.bounded(&what, ACT, client.start_container(&id, None)).await;
+        let started = self.act(&id, &what, client.start_container(&id, None)).await;
         started.map_err(|mut trouble| {
             if let Some(port) = taken_port(&trouble.error.message) {
                 let _ = write!(
@@ -138,7 +147,7 @@ impl Inner {
         let what = format!("setting the restart policy of {instance} to {}", policy.name);
         let begun = Instant::now();
         loop {
-            match self.engine.bounded(&what, ACT, client.update_container(id, update.clone())).await {
+            match self.act(id, &what, client.update_container(id, update.clone())).await {
                 Ok(()) => return Ok(()),
                 // It ended in the middle of the update ("cannot update a stopped container"), and the engine took the
                 // whole update back.
@@ -155,10 +164,10 @@ impl Inner {
             refused(FailureKind::Refused, format!("{name} is no signal; write SIGTERM, SIGUSR1, ..."))
         })?;
         let Some((id, _, about)) = self.known(instance).await? else { return Ok(()) };
-        let Some(running) = about.state.filter(|state| state_of(state) == InstanceState::Running) else {
-            return Ok(());
-        };
+        let running = about.state.clone().filter(|state| state_of(state) == InstanceState::Running);
+        let Some(running) = running else { return Ok(()) };
         self.await_handler(instance, &id, &running, number, name).await;
+        self.ends.watch(&id, &about);
         let run = running.started_at.unwrap_or_default();
         let noted = |record: &mut super::record::SlotRecord| {
             let entry = record.instances.get_mut(&instance.number);
@@ -207,19 +216,21 @@ impl Inner {
     pub(super) async fn deaf(&self, component: &ComponentName) -> Vec<(InstanceId, String)> {
         let mut notes = Vec::new();
         for slot in self.slots().await.unwrap_or_default().into_iter().filter(|slot| slot.component == *component) {
-            for seen in self.look(&slot).await.unwrap_or_default() {
-                let (state, config) = (seen.about.state.unwrap_or_default(), seen.about.config.unwrap_or_default());
+            let Ok(all) = self.look(&slot).await else { continue };
+            for seen in all.iter() {
+                let about = seen.about.clone();
+                let (state, config) = (about.state.unwrap_or_default(), about.config.unwrap_or_default());
                 let name = config.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned());
                 let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
                 let Some((pid, number)) = pid.zip(sys::signals::number(&name)) else { continue };
-                let id = seen.about.id.unwrap_or_default();
+                let id = about.id.unwrap_or_default();
                 let old = host::age(pid).is_some_and(|age| age >= YOUNG);
                 if old && host::handling(pid, &id, number) == Handling::Ignored {
                     let note = format!(
                         "its main process has no handler for {name} and, as PID 1, ignores it: it runs on until it is \
                          killed at the end of its grace; {DEAF_FIX}"
                     );
-                    notes.push((seen.id, note));
+                    notes.push((seen.id.clone(), note));
                 }
             }
         }
@@ -230,7 +241,7 @@ impl Inner {
         let client = self.engine.client().await?;
         let options = KillContainerOptionsBuilder::new().signal(signal).build();
         let what = format!("sending {signal} to {instance}");
-        self.engine.bounded(&what, ACT, client.kill_container(id, Some(options))).await
+        self.act(id, &what, client.kill_container(id, Some(options))).await
     }
 
     pub(super) async fn kill(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
@@ -268,6 +279,7 @@ impl Inner {
             }
             // However this wait ends, the next look says what is so.
             let _ = self.wait_once(id, Duration::from_secs(1)).await;
+            self.memo.forget(id);
         }
     }
 
@@ -285,16 +297,56 @@ impl Inner {
         }
     }
 
+    /// Waits until the engine is through with the end of a container that was seen to be gone.
+    async fn settle(&self, id: &str) -> Result<(), RuntimeError> {
+        // After a while nothing is held of that end, and the engine's own lock makes the next call wait.
+        while self.ends.about(id).is_some() {
+            let now = self.container_now(id).await?;
+            if now.is_none_or(|about| !matches!(state(&about), InstanceState::Running)) {
+                self.ends.forget(id);
+            } else {
+                tokio::time::sleep(HANDLER_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn wait_exit(&self, instance: &InstanceId) -> Result<ExitStatus, RuntimeError> {
         loop {
-            let Some((id, _, about)) = self.known(instance).await? else { return Ok(ExitStatus::Unknown) };
+            let on_record = self.records.entry(instance)?;
+            let watched = on_record.and_then(|(id, _)| self.ends.watched(&id).map(|watched| (id, watched.about)));
+            let found = match watched {
+                Some(watched) => Some(watched),
+                None => self.known(instance).await?.map(|(id, _, about)| (id, about)),
+            };
+            let Some((id, about)) = found else { return Ok(ExitStatus::Unknown) };
             match state(&about) {
                 InstanceState::Running | InstanceState::Unknown => {}
                 _ => return Ok(exit(&about)),
             }
-            if let Some(status) = self.wait_once(&id, WAIT_EVERY).await? {
+            let seen = async {
+                match self.ends.watch(&id, &about).filter(|_| !has_ports(&about)) {
+                    Some(watched) => watched.ended().await,
+                    None => std::future::pending().await,
+                }
+                self.ends.code(&id).await
+            };
+            let told = tokio::select! {
+                told = self.wait_once(&id, WAIT_EVERY) => told?,
+                code = seen => {
+                    // Where the engine may start it again, it alone knows what comes next.
+                    let held = self.records.entry(instance)?.is_some_and(|(_, entry)| entry.held.is_some());
+                    if held || matches!(policy_of(&about).name.as_str(), "" | "no") {
+                        self.ends.is_gone(&id, about, code);
+                    }
+                    Some(exit_of(Some(code)))
+                }
+            };
+            if let Some(status) = told {
                 return Ok(status);
             }
+            // A fresh look, should the engine have lost it.
+            self.ends.unwatch(&id);
             // An engine that is down answers at once, with nothing.
             tokio::time::sleep(HANDLER_EVERY).await;
         }
@@ -303,6 +355,7 @@ impl Inner {
     pub(super) async fn remove(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
         if let Some((id, _)) = self.records.entry(instance)? {
             self.retain_image(instance, &id).await;
+            self.settle(&id).await?;
             self.delete(&id).await?;
             self.records
                 .update(&instance.slot, |record| {
@@ -316,6 +369,22 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Whether it has ports of the host. They are free when the engine says that it is over, and whoever takes one next may
+/// be no container.
+fn has_ports(about: &ContainerInspectResponse) -> bool {
+    let ports = about.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
+    ports.is_some_and(|ports| !ports.is_empty()) || network_mode(about) == "host"
+}
+
+/// Whether it has an address that nobody else can have at the same time.
+fn has_own_address(about: &ContainerInspectResponse) -> bool {
+    let networks = about.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    networks.into_iter().flatten().any(|(_, network)| {
+        let own = network.ipam_config.as_ref();
+        own.is_some_and(|own| own.ipv4_address.is_some() || own.ipv6_address.is_some())
+    })
 }
 
 /// The port of the host that a start failed on, as engines and their proxies tell it.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, HealthStatusEnum};
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum,
+};
 use bollard::query_parameters::{ListContainersOptionsBuilder, RenameContainerOptionsBuilder};
 
 use super::engine::{ACT, ASK, Trouble};
@@ -13,7 +15,7 @@ use super::runtime::Inner;
 use super::volumes::OldMount;
 use crate::model::{
     Admission, Digest, Endpoint, ExitStatus, Health, InstanceId, InstanceObservation, InstanceState, SlotName,
-    compose_spec,
+    compose_spec, runs_baton, runs_gateway,
 };
 use crate::runtime::RuntimeError;
 
@@ -28,9 +30,12 @@ pub(super) const SLOT: &str = "baton.slot";
 pub(super) const INSTANCE: &str = "baton.instance";
 pub(super) const SPEC: &str = "baton.spec";
 
-/// One list serves all slots that are looked at together. It only finds what nobody knows yet: what it names is looked
-/// at again by its id.
-const LIST_EVERY: Duration = Duration::from_millis(100);
+/// One list serves all looks of this time: to an engine of a hundred containers it is as much as twenty inspects. It
+/// only finds what nobody knows yet, and what it names is looked at again by its id. A container that comes
+/// meanwhile is told by an event, after which there is a new list.
+const LIST_EVERY: Duration = Duration::from_secs(1);
+/// The same while nobody listens to events.
+const LIST_EVERY_UNTOLD: Duration = Duration::from_millis(100);
 /// Exit code of a main process that SIGKILL ended, as engines tell it.
 const KILLED: i64 = 137;
 
@@ -49,12 +54,20 @@ pub(super) struct Listed {
     labels: HashMap<String, String>,
 }
 
+/// Whether a container of a project is the project's coordinator or agent. Its gateway is a component.
+fn is_batons_own(found: &ContainerSummary) -> bool {
+    let command: Vec<&str> = found.command.iter().flat_map(|command| command.split(' ')).collect();
+    let image = found.image.as_deref();
+    runs_baton(image, &command) && !runs_gateway(image, &command)
+}
+
 impl Inner {
     /// Every container of the fleet, as of a moment ago.
     async fn list(&self) -> Result<Arc<Vec<Listed>>, Trouble> {
+        let holds = if self.memo.is_listening() { LIST_EVERY } else { LIST_EVERY_UNTOLD };
         let mut listed = self.listed.lock().await;
         if let Some((at, found)) = &*listed
-            && at.elapsed() < LIST_EVERY
+            && at.elapsed() < holds
         {
             return Ok(Arc::clone(found));
         }
@@ -73,7 +86,9 @@ impl Inner {
         let projects = self.places.projects().into_iter().map(|project| list(format!("{PROJECT}={project}")));
         let composed = futures_util::future::try_join_all(projects);
         let (composed, made) = tokio::try_join!(composed, list(format!("{FLEET}={}", self.fleet)))?;
-        let listed = composed.into_iter().flatten().chain(made).filter_map(|found| {
+        // Baton's own services are no part of a fleet: a roll that removed its agent would be stuck for good.
+        let composed = composed.into_iter().flatten().filter(|found| !is_batons_own(found));
+        let listed = composed.chain(made).filter_map(|found| {
             Some(Listed {
                 id: found.id?,
                 name: found.names?.first()?.trim_start_matches('/').to_owned(),
@@ -100,14 +115,41 @@ impl Inner {
         Ok(slots)
     }
 
-    /// What an inspect says of a container; `None`: there is none.
+    /// What an inspect says of a container, or has said a moment ago; `None`: there is none. Of one that has just
+    /// ended, what it will say.
     pub(super) async fn container(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        match self.ends.about(id).or_else(|| self.memo.said(id)) {
+            Some(about) => Ok(Some(about)),
+            None => self.container_now(id).await,
+        }
+    }
+
+    pub(super) async fn container_now(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let client = self.engine.client().await?;
+        let asked = Instant::now();
         match self.engine.bounded("inspecting a container", ASK, client.inspect_container(id, None)).await {
-            Ok(about) => Ok(Some(about)),
+            Ok(about) => {
+                // By its id: a name can become another's.
+                if let Some(id) = &about.id {
+                    self.memo.keep(id, asked, &about);
+                }
+                Ok(Some(about))
+            }
             Err(trouble) if trouble.is_absent() => Ok(None),
             Err(trouble) => Err(trouble.into()),
         }
+    }
+
+    /// An act on a container: what was known of it a moment ago is past, whatever comes of it.
+    pub(super) async fn act<T>(
+        &self,
+        id: &str,
+        what: &str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, Trouble> {
+        let done = self.engine.bounded(what, ACT, call).await;
+        self.memo.forget(id);
+        done
     }
 
     /// All instances of a slot. A container that nobody has given a number gets the next, written before it is told.
@@ -122,13 +164,12 @@ impl Inner {
         let _turn = self.records.turn(slot).await;
         let before = self.records.read(slot)?;
         let mut record = before.clone();
-        let mut found = BTreeMap::new();
-        for (number, entry) in &before.instances {
-            let Some(id) = &entry.container else { continue };
-            if let Some(about) = self.container(id).await? {
-                found.insert(*number, about);
-            }
-        }
+        let looks = before.instances.iter().filter_map(|(number, entry)| {
+            let id = entry.container.as_ref()?;
+            Some(async { Ok::<_, RuntimeError>(self.container(id).await?.map(|about| (*number, about))) })
+        });
+        let known = futures_util::future::try_join_all(looks).await?;
+        let mut found: BTreeMap<u64, ContainerInspectResponse> = known.into_iter().flatten().collect();
         for stranger in listed {
             let has = |entry: &Entry| entry.container.as_ref() == Some(&stranger.id);
             let making = |entry: &Entry| entry.container.is_none() && entry.made_as == stranger.name;
@@ -179,7 +220,7 @@ impl Inner {
         let client = self.engine.client().await?;
         let options = RenameContainerOptionsBuilder::new().name(name).build();
         let what = format!("renaming a container to {name}");
-        Ok(self.engine.bounded(&what, ACT, client.rename_container(id, options)).await?)
+        Ok(self.act(id, &what, client.rename_container(id, options)).await?)
     }
 
     /// By what address an instance is reached.

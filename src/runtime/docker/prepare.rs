@@ -246,6 +246,7 @@ impl Inner {
             let upload = client.upload_to_container(id, Some(options), body_full(Bytes::from(tar)));
             self.engine.bounded(&format!("putting files into {} of {instance}", archive.path), ACT, upload).await?;
         }
+        self.memo.forget(id);
         Ok(())
     }
 
@@ -305,7 +306,7 @@ impl Inner {
     pub(super) async fn delete(&self, id: &str) -> Result<(), RuntimeError> {
         let client = self.engine.client().await?;
         let options = RemoveContainerOptionsBuilder::new().v(false).force(false).build();
-        match self.engine.bounded("removing a container", ACT, client.remove_container(id, Some(options))).await {
+        match self.act(id, "removing a container", client.remove_container(id, Some(options))).await {
             Ok(()) => Ok(()),
             Err(trouble) if trouble.is_absent() => Ok(()),
             Err(trouble) => Err(trouble.into()),

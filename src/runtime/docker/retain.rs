@@ -1,6 +1,9 @@
 //! Former images. One whose name was given to another image would be the next prune's, and with it the way back: so it
 //! gets a name of ours, `baton/FLEET/COMPONENT:SHORTID`, before its container goes. `retain` says how many have one.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -13,6 +16,11 @@ use crate::model::{ComponentName, Definition, InstanceId, RETAIN};
 const IMAGE: &str = "com.docker.compose.image";
 /// Of an image's id: as engines themselves show it.
 const SHORT: usize = 12;
+/// The slots of a component go one after the other and mostly have one image: for so long its name is taken as given.
+const NAMED: Duration = Duration::from_secs(60);
+
+/// The image of each component that was named last, and when.
+pub(super) type Retained = BTreeMap<ComponentName, (Instant, String)>;
 
 impl Inner {
     /// Before an instance goes: its image is kept where another one has come in its place, and names beyond those that
@@ -43,7 +51,10 @@ impl Inner {
             return Ok(());
         }
         let component = &instance.slot.component;
-        let _turn = self.retaining.lock().await;
+        let mut retained = self.retaining.lock().await;
+        if retained.get(component).is_some_and(|(at, known)| known == &image && at.elapsed() < NAMED) {
+            return Ok(());
+        }
         let mut kept = self.records.former(component).map_err(told)?;
         kept.retain(|known| *known != image);
         kept.insert(0, image.clone());
@@ -71,7 +82,9 @@ impl Inner {
             }
         }
         kept.extend(still);
-        self.records.write_former(component, &kept).await.map_err(told)
+        self.records.write_former(component, &kept).await.map_err(told)?;
+        retained.insert(component.clone(), (Instant::now(), image));
+        Ok(())
     }
 
     /// The image that a service's containers were made from when Compose said what they are, where its name has been

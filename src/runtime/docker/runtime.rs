@@ -11,14 +11,17 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::body;
+use super::ends::Ends;
 use super::engine::{ASK, Engine};
 use super::look::{Listed, Seen};
+use super::memo::Memo;
 use super::places::{HostService, Places};
 use super::record::Records;
+use super::retain::Retained;
 use crate::model::{
     Definition, Endpoint, ExitStatus, FleetName, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
 };
-use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Runtime, RuntimeError};
+use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Inside, Runtime, RuntimeError};
 
 /// How many hints may wait to be read. Beyond it they are dropped: they are hints.
 const HINTS_MAX: usize = 1024;
@@ -52,14 +55,18 @@ pub(super) struct Inner {
     pub(super) fleet: String,
     /// One at a time makes networks and volumes: an engine takes two networks of the same name.
     pub(super) providing: tokio::sync::Mutex<()>,
-    /// One at a time names former images.
-    pub(super) retaining: tokio::sync::Mutex<()>,
+    /// One at a time names former images; what it has named last.
+    pub(super) retaining: tokio::sync::Mutex<Retained>,
     /// Which container is which slot.
     pub(super) places: Arc<Places>,
     /// One at a time gives places.
     pub(super) placing: tokio::sync::Mutex<()>,
     /// The last list of all containers, and when it was made.
     pub(super) listed: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Listed>>)>>,
+    /// Ends that the engine is not through with.
+    pub(super) ends: Ends,
+    /// What was asked a moment ago.
+    pub(super) memo: Memo,
 }
 
 impl Drop for DockerRuntime {
@@ -109,6 +116,8 @@ impl DockerRuntime {
             providing: tokio::sync::Mutex::default(),
             retaining: tokio::sync::Mutex::default(),
             listed: tokio::sync::Mutex::default(),
+            ends: Ends::default(),
+            memo: Memo::default(),
         };
         DockerRuntime { inner: Arc::new(inner), listener: Mutex::default() }
     }
@@ -153,16 +162,37 @@ async fn listen(inner: Weak<Inner>, hints: mpsc::Sender<Hint>) {
                 let _ = hints.try_send(Hint { slot, instance: None });
             }
             let places = Arc::clone(&strong.places);
+            // What came while nobody listened is in no list yet.
+            *strong.listed.lock().await = None;
+            strong.memo.listen(true);
             drop(strong);
             while let Some(Ok(event)) = events.next().await {
                 wait = LISTEN_FIRST;
+                let Some(strong) = inner.upgrade() else { return };
                 // Probes run beside an instance all the time and change nothing.
-                let probing = event.action.is_some_and(|action| action.starts_with("exec_"));
-                let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+                let action = event.action.unwrap_or_default();
+                let probing = action.starts_with("exec_");
+                let actor = event.actor.unwrap_or_default();
+                let attributes = actor.attributes.unwrap_or_default();
+                if let (false, Some(id)) = (probing, &actor.id) {
+                    strong.memo.forget(id);
+                    if action == "create" {
+                        *strong.listed.lock().await = None;
+                    }
+                }
                 if let (false, Some(slot)) = (probing, places.slot_of(&attributes)) {
+                    let code = attributes.get("exitCode").and_then(|code| code.parse().ok());
+                    match (action.as_str(), actor.id, code) {
+                        ("die", Some(id), Some(code)) => strong.ends.died(&id, code),
+                        ("start", Some(id), _) => strong.ends.forget(&id),
+                        _ => {}
+                    }
                     // A full queue means that somebody has enough to look at.
                     let _ = hints.try_send(Hint { slot, instance: None });
                 }
+            }
+            if let Some(strong) = inner.upgrade() {
+                strong.memo.listen(false);
             }
         } else {
             drop(strong);
@@ -262,8 +292,8 @@ impl Runtime for DockerRuntime {
         self.inner.logs(instance, lines).await
     }
 
-    async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
-        self.inner.gateway_door(slot).await
+    async fn door(&self, to: Inside<'_>) -> Result<Option<Door>, RuntimeError> {
+        self.inner.door(to).await
     }
 
     async fn gateway_route(&self, gateway: &SlotName, to: &InstanceId) -> Option<String> {

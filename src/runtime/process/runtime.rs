@@ -18,10 +18,10 @@ use super::record::{Private, Run, State};
 use super::release::{Depth, words};
 use super::resolve;
 use crate::model::{
-    Definition, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceObservation, InstanceState, Resolution, Role,
-    RuntimeKind, Secret, SlotName,
+    ComponentName, Definition, Endpoint, ExitStatus, FailureKind, InstanceId, InstanceObservation, InstanceState,
+    Proxy, Resolution, Role, RuntimeKind, Secret, SlotName,
 };
-use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Runtime, RuntimeError};
+use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Inside, Runtime, RuntimeError};
 use crate::sys::unix_socket::ShortPath;
 
 /// How long a keeper may take for an ordinary request: a few synced files.
@@ -342,7 +342,7 @@ impl Runtime for ProcessRuntime {
             .map_err(|error| unknown(format!("{instance}: {error}")))?
             .map_err(|problem| refused(FailureKind::Missing, format!("{instance}: {problem}")))?;
         if definition.role == Some(Role::Gateway) && definition.command.is_empty() {
-            definition.command = self.inner.gateway_command(&instance.slot);
+            definition.command = self.inner.gateway_command(&instance.slot, &definition.fronts);
         }
         let request = Request::Prepare(Box::new(Prepare {
             instance: instance.clone(),
@@ -448,16 +448,18 @@ impl Runtime for ProcessRuntime {
         })
     }
 
-    async fn gateway_door(&self, slot: &SlotName) -> Option<Result<Door, RuntimeError>> {
-        let socket = self.gateway_socket(slot)?;
+    async fn door(&self, to: Inside<'_>) -> Result<Option<Door>, RuntimeError> {
+        // A process has its keeper: there is no agent inside it.
+        let Inside::Gateway(slot) = to else { return Ok(None) };
+        let Some(socket) = self.gateway_socket(slot) else { return Ok(None) };
         let opened = match ShortPath::new(&socket) {
             Ok(short) => UnixStream::connect(short.as_path()).await,
             Err(error) => Err(error),
         };
-        Some(opened.map(|stream| Box::new(stream) as Door).map_err(|error| {
+        opened.map(|stream| Some(Box::new(stream) as Door)).map_err(|error| {
             let message = format!("cannot reach {slot} at {}: {error}; is it running?", socket.display());
             retryable(FailureKind::Refused, message)
-        }))
+        })
     }
 
     fn hints(&self) -> mpsc::Receiver<Hint> {
@@ -467,12 +469,16 @@ impl Runtime for ProcessRuntime {
 
 impl Inner {
     /// A gateway without a command of its own is this program.
-    fn gateway_command(&self, slot: &SlotName) -> Vec<Secret> {
+    fn gateway_command(&self, slot: &SlotName, fronts: &BTreeMap<ComponentName, Proxy>) -> Vec<Secret> {
         let keeper = &self.config.keeper;
         let folder = self.folder(slot).gateway();
         let mut argv = vec![keeper.program.display().to_string()];
         argv.extend(keeper.leading.iter().cloned());
         argv.extend(["gateway".to_owned(), "--dir".to_owned(), folder.display().to_string()]);
+        for (component, proxy) in fronts {
+            let proxy = serde_json::to_string(proxy).unwrap_or_default();
+            argv.extend(["--front".to_owned(), format!("{component}={proxy}")]);
+        }
         argv.iter().map(|part| Secret::new(placeholders::escape(part))).collect()
     }
 }

@@ -54,6 +54,37 @@ fn a_drain_ends_early_at_a_known_zero_and_no_answer_is_not_zero() {
 }
 
 #[test]
+fn without_contact_a_drain_waits_says_so_and_is_neither_done_nor_failed() {
+    let says = |rig: &Rig, words: &str| rig.reports.iter().any(|(_, progress)| progress.text.contains(words));
+    // It comes back: the call is made then, and the drain ends with the work.
+    let mut rig = Rig::with_running(&[1]);
+    rig.knobs.lost_until = rig.now + secs(5);
+    rig.knobs.idle_at = Some(rig.now + secs(7));
+    let results = rig.carry(&command("a/0/1", vec![step(0, drain(1, DrainStart::Call, true))]));
+    assert!(report(&results[0]).took >= secs(7) && report(&results[0]).took < secs(8));
+    assert!(says(&rig, "no contact"), "{:?}", rig.reports);
+    // It never does: nobody knows whether the drain has begun, so nothing is stopped.
+    let mut rig = Rig::with_running(&[1]);
+    rig.knobs.lost_until = Timestamp(u64::MAX);
+    let begun = rig.now;
+    let results = rig.carry(&command("a/0/1", vec![step(0, drain(1, DrainStart::Call, true)), step(1, stop(1))]));
+    assert!(matches!(results[0], StepResult::Unknown { .. }), "{results:?}");
+    assert!(matches!(results[1], StepResult::Skipped(_)), "{results:?}");
+    assert!(rig.now.since(begun) >= secs(20), "{:?}", rig.now.since(begun));
+    assert!(rig.proc(1).signals.is_empty() && rig.proc(1).state == InstanceState::Running);
+    // It goes after the drain has begun: the ledger owns the grace and its end.
+    let mut rig = Rig::with_running(&[1]);
+    let list = command("a/0/1", vec![step(0, drain(1, DrainStart::Call, true)), step(1, stop(1))]);
+    rig.command(&list);
+    assert!(rig.run(secs(2)));
+    rig.knobs.lost_until = Timestamp(u64::MAX);
+    assert!(rig.run(secs(60)));
+    let results = rig.results(&list);
+    assert_eq!((report(&results[0]).took, report(&results[0]).left), (secs(20), None));
+    assert!(says(&rig, "work in flight is unknown: no contact"), "{:?}", rig.reports);
+}
+
+#[test]
 fn with_nothing_to_wait_for_a_drain_is_done_at_once() {
     let mut rig = Rig::with_running(&[1]);
     let results = rig.carry(&command("a/0/1", vec![step(0, drain(1, DrainStart::Nothing, false)), step(1, stop(1))]));

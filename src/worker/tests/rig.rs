@@ -105,6 +105,8 @@ pub struct Knobs {
     pub idle_at: Option<Timestamp>,
     /// Looks fail until then.
     pub blind_until: Timestamp,
+    /// Nobody can ask the instance anything until then.
+    pub lost_until: Timestamp,
     /// Acts that fail once each.
     pub errors: BTreeMap<ActKind, (ActError, bool)>,
 }
@@ -145,6 +147,7 @@ impl Rig {
                 job: None,
                 idle_at: None,
                 blind_until: Timestamp::ZERO,
+                lost_until: Timestamp::ZERO,
                 errors: BTreeMap::new(),
             },
             facts: Vec::new(),
@@ -238,7 +241,11 @@ impl Rig {
     fn dispatch(&mut self, key: EffectKey, effect: Effect) {
         if let (EffectKey::Act(_, _, kind), Some(id)) = (&key, acted_on(&effect)) {
             self.log.push(format!("{kind:?} {id}"));
-            let error = self.knobs.errors.remove(kind);
+            let mut error = self.knobs.errors.remove(kind);
+            if *kind == ActKind::DrainCall && self.now < self.knobs.lost_until {
+                let (kind, message) = (FailureKind::Refused, "no contact".to_owned());
+                error = Some((ActError { kind, unknown: true, retryable: true, message, log: vec![] }, false));
+            }
             if error.as_ref().is_none_or(|(_, happens)| *happens) {
                 self.carry_out(&effect, &id);
             }
@@ -337,15 +344,18 @@ impl Rig {
                 EffectKey::Probe(id) => {
                     let proc = self.procs.get(&id);
                     let ready = proc.is_some_and(|p| p.state == InstanceState::Running && self.now >= p.ready_at);
-                    let text = if ready { "200" } else { "503" }.to_owned();
+                    let lost = self.now < self.knobs.lost_until;
+                    let (ready, text) = (ready && !lost, if ready { "200" } else { "503" }.to_owned());
                     self.queue.push_back(Event::Probed {
                         instance: id,
-                        verdict: Verdict { ready, text, log: vec!["last line".to_owned()] },
+                        verdict: Verdict { ready, lost, text, log: vec!["last line".to_owned()] },
                     });
                 }
                 EffectKey::WatchInflight(id) => {
                     let idle = self.knobs.idle_at.is_some_and(|at| self.now >= at);
                     let count = if idle { Some(0) } else { self.procs[&id].inflight };
+                    let count = count.filter(|_| self.now >= self.knobs.lost_until);
+                    let count = count.ok_or_else(|| "no contact".to_owned());
                     self.queue.push_back(Event::Inflight { instance: id, count });
                 }
                 _ => {}

@@ -139,8 +139,9 @@ fn weak_readiness_is_running_steadily_and_a_job_is_ready_when_it_ended_with_0() 
 #[test]
 fn a_soak_ends_with_an_exit_a_restart_or_two_bad_answers_and_not_with_one() {
     let list = command("a/0/1", vec![step(0, soak(1))]);
-    let cases: [(&str, Fault, &str); 4] = [
+    let cases: [(&str, Fault, &str); 5] = [
         ("nothing", |_| {}, "done Completed"),
+        ("no contact for a while", |rig| rig.knobs.lost_until = rig.now + secs(2), "done Completed"),
         ("exit", |rig| rig.proc(1).exits_at = Some((Timestamp(0), ExitStatus::Code(1))), "failed Unstable"),
         ("restart", |rig| rig.proc(1).pid += 1, "failed Unstable"),
         ("unready", |rig| rig.proc(1).ready_at = Timestamp(u64::MAX), "failed Unstable"),
@@ -160,7 +161,7 @@ fn a_soak_ends_with_an_exit_a_restart_or_two_bad_answers_and_not_with_one() {
     assert!(rig.run(secs(2)));
     rig.tell(Event::Probed {
         instance: instance(1),
-        verdict: Verdict { ready: false, text: "lost".into(), log: vec![] },
+        verdict: Verdict { ready: false, lost: false, text: "lost".into(), log: vec![] },
     });
     assert!(rig.run(secs(60)));
     assert_eq!(shorts(&rig.results(&list)), ["done Completed"]);

@@ -1,0 +1,100 @@
+//! Growth: so many containers of one service, replaced by Compose, by Baton, and by bare calls of the engine's API.
+//! Their programs boot and end at once, so what is measured is the engine and whoever drives it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+
+use crate::docker::last_roll;
+use crate::docker_limit::Hands;
+use crate::docker_site::Site;
+use crate::rig::Outcome;
+
+/// Containers.
+pub const SIZES: [usize; 4] = [1, 5, 20, 50];
+/// Containers that Baton and the bare calls replace at a time.
+const AT_A_TIME: usize = 2;
+const PROJECT: &str = "growth";
+
+#[derive(Clone, Copy)]
+enum Way {
+    Limit,
+    Baton,
+    Compose,
+}
+
+/// A table of its own.
+pub async fn run(site: &Site, sizes: &[usize]) -> Outcome<()> {
+    println!(
+        "\ncontainers of one service, v1 to v2, stop-first, {AT_A_TIME} at a time by limit and Baton; seconds to \
+         converged\n"
+    );
+    println!(
+        "{:>10} {:>9} {:>9} {:>10} {:>9} {:>10} {:>9} {:>10}",
+        "containers", "limit", "Baton", "of limit", "roll", "of limit", "Compose", "of limit"
+    );
+    for size in sizes {
+        let mut found = vec![];
+        for way in [Way::Limit, Way::Baton, Way::Compose] {
+            let outcome = measured(site, way, *size).await;
+            site.clean().await;
+            let (converged, roll) = outcome?;
+            found.push(converged.as_secs_f64());
+            found.extend(roll.map(|roll| roll.as_secs_f64()));
+        }
+        let limit = found[0];
+        print!("{size:>10} {limit:>9.2}");
+        for taken in &found[1..] {
+            print!(" {taken:>9.2} {:>9.2}x", taken / limit);
+        }
+        println!();
+    }
+    Ok(())
+}
+
+async fn measured(site: &Site, way: Way, size: usize) -> Outcome<(Duration, Option<Duration>)> {
+    let text = format!(
+        r#"services:
+  worker:
+    image: "@:${{TAG:-1}}"
+    command: [/bin/bench, box, "0", "0"]
+    deploy: {{ replicas: {size} }}
+    x-baton:
+      ready: {{ http: "http://{{address}}:8080/health", every: 10ms }}
+      update: {{ order: stop-first, parallelism: {AT_A_TIME}, monitor: 0s }}
+"#
+    );
+    site.write(PROJECT, &text)?;
+    site.compose(PROJECT, "1", &["up", "-d"]).await?;
+    site.converged("1", size).await?;
+    let begun = Instant::now();
+    let roll = async {
+        match way {
+            Way::Compose => site.compose(PROJECT, "2", &["up", "-d"]).await.map(|_| ()),
+            Way::Baton => site.baton(PROJECT, "2", &["up", "--yes"]).await.map(|_| ()),
+            Way::Limit => by_hand(site, size).await,
+        }
+    };
+    let ((), converged) = tokio::try_join!(roll, site.converged("2", size))?;
+    let roll = match way {
+        Way::Baton => Some(last_roll(site, PROJECT).await?),
+        Way::Limit | Way::Compose => None,
+    };
+    Ok((converged - begun, roll))
+}
+
+/// All created first; then one after the other in as many lanes: stop, wait, start, ready, and remove the old one,
+/// whose name goes to the new one.
+async fn by_hand(site: &Site, size: usize) -> Outcome<()> {
+    let command = ["/bin/bench", "box", "0", "0"].map(str::to_owned).to_vec();
+    let hands = Hands { site, network: format!("{}-{PROJECT}_default", site.name), command };
+    let (old, new) = (hands.running("worker").await?, hands.create("worker", size).await?);
+    let lanes = old.iter().zip(&new).map(async |(old, new)| {
+        hands.stop(old).await?;
+        let (removed, started) = tokio::join!(hands.remove(old), hands.start(new));
+        removed.and(started.map(|_| ()))?;
+        hands.rename(old, new).await
+    });
+    let done: Vec<Outcome<()>> = futures_util::stream::iter(lanes).buffer_unordered(AT_A_TIME).collect().await;
+    done.into_iter().collect()
+}

@@ -1,0 +1,178 @@
+//! What is known of a container's end before the engine has tidied up after it.
+//!
+//! A main process that ends is seen at once through a pidfd. The engine tells of it some 20 ms later (`die`, with the
+//! exit code) and then, while it takes the container's network and file system apart, answers no question about that
+//! container: 100 to 300 ms on a busy host. Nobody has to wait for that, except who needs what is being taken apart.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
+use tokio::sync::Notify;
+
+use super::host;
+use crate::sys::pidfd_end::Ending;
+use crate::sys::process::Identity;
+
+/// For so long what was seen is believed without a question to the engine, which has tidied up by then.
+const HOLDS: Duration = Duration::from_secs(2);
+/// So long an exit code that nobody asked for is kept.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Ends of containers, by id.
+#[derive(Default)]
+pub(super) struct Ends {
+    known: Mutex<Known>,
+    told: Notify,
+}
+
+/// A container whose end is waited for from before its beginning: once it has ended, the engine tells nothing for a
+/// while.
+#[derive(Clone)]
+pub(super) struct Watched {
+    pub(super) about: ContainerInspectResponse,
+    process: Arc<Ending>,
+}
+
+impl Watched {
+    /// Returns once its main process has ended.
+    pub(super) async fn ended(&self) {
+        drop(self.process.wait().await);
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    /// Exit codes, as the engine's events told them.
+    codes: BTreeMap<String, (Instant, i64)>,
+    /// Containers that were sent a signal, as they were then.
+    watched: BTreeMap<String, Watched>,
+    /// Containers whose main process was seen to be gone, as the engine will tell of them.
+    gone: BTreeMap<String, (Instant, ContainerInspectResponse)>,
+}
+
+impl Ends {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.codes.retain(|_, (at, _)| at.elapsed() < KEPT);
+        known.gone.retain(|_, (at, _)| at.elapsed() < HOLDS);
+        known
+    }
+
+    /// The engine told of an end.
+    pub(super) fn died(&self, container: &str, code: i64) {
+        self.known().codes.insert(container.to_owned(), (Instant::now(), code));
+        self.told.notify_waiters();
+    }
+
+    /// It runs again, or is about to: what was known of its end is past.
+    pub(super) fn forget(&self, container: &str) {
+        let mut known = self.known();
+        known.codes.remove(container);
+        known.watched.remove(container);
+        known.gone.remove(container);
+    }
+
+    /// Watches a container's main process, where that can be seen from here and is the end of all that runs in it.
+    pub(super) fn watch(&self, container: &str, about: &ContainerInspectResponse) -> Option<Watched> {
+        let mut known = self.known();
+        if !known.watched.contains_key(container) {
+            let process = Arc::new(handle(container, about)?);
+            known.watched.insert(container.to_owned(), Watched { about: about.clone(), process });
+        }
+        known.watched.get(container).cloned()
+    }
+
+    /// The one that is watched already.
+    pub(super) fn watched(&self, container: &str) -> Option<Watched> {
+        self.known().watched.get(container).cloned()
+    }
+
+    pub(super) fn unwatch(&self, container: &str) {
+        self.known().watched.remove(container);
+    }
+
+    /// Waits until the engine tells how it ended.
+    pub(super) async fn code(&self, container: &str) -> i64 {
+        loop {
+            let mut told = std::pin::pin!(self.told.notified());
+            // From here on nothing that is told is missed.
+            told.as_mut().enable();
+            if let Some((_, code)) = self.known().codes.get(container) {
+                return *code;
+            }
+            told.await;
+        }
+    }
+
+    /// Its main process is gone, and it will not be started again: so the engine will tell of it.
+    pub(super) fn is_gone(&self, container: &str, mut about: ContainerInspectResponse, code: i64) {
+        about.state = Some(ContainerState {
+            status: Some(ContainerStateStatusEnum::EXITED),
+            running: Some(false),
+            pid: Some(0),
+            exit_code: Some(code),
+            ..about.state.unwrap_or_default()
+        });
+        let mut known = self.known();
+        known.watched.remove(container);
+        known.gone.insert(container.to_owned(), (Instant::now(), about));
+    }
+
+    /// What the engine will tell of a container that has just ended.
+    pub(super) fn about(&self, container: &str) -> Option<ContainerInspectResponse> {
+        self.known().gone.get(container).map(|(_, about)| about.clone())
+    }
+
+    /// Containers that the engine may still be taking apart.
+    pub(super) fn fresh(&self) -> Vec<String> {
+        self.known().gone.keys().cloned().collect()
+    }
+}
+
+fn handle(container: &str, about: &ContainerInspectResponse) -> Option<Ending> {
+    // In a pid namespace of its own nothing outlives PID 1.
+    let shared = about.host_config.as_ref().and_then(|host| host.pid_mode.as_deref()).unwrap_or_default();
+    let pid = i32::try_from(about.state.as_ref()?.pid?).ok().filter(|pid| *pid > 0)?;
+    if !shared.is_empty() {
+        return None;
+    }
+    // The identity first, the proof after it: a number that is used again in between has another start time.
+    let identity = Identity::of(pid).ok().filter(|_| host::belongs(pid, container))?;
+    Ending::of(identity.open().ok()??).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_code_is_waited_for_and_past_once_it_runs_again() {
+        let ends = Ends::default();
+        let (code, ()) = tokio::join!(ends.code("a"), async { ends.died("a", 7) });
+        assert_eq!(code, 7);
+        ends.is_gone("a", ContainerInspectResponse::default(), 7);
+        let state = ends.about("a").and_then(|about| about.state).expect("it is gone");
+        assert_eq!((state.running, state.exit_code, state.pid), (Some(false), Some(7), Some(0)));
+        assert_eq!(ends.fresh(), ["a"]);
+        ends.forget("a");
+        assert!(ends.about("a").is_none() && ends.fresh().is_empty());
+        assert!(tokio::time::timeout(Duration::from_millis(5), ends.code("a")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_process_of_a_container_is_never_seen_to_end() {
+        let about = |mode: &str| ContainerInspectResponse {
+            state: Some(ContainerState { pid: Some(i64::from(std::process::id())), ..ContainerState::default() }),
+            host_config: Some(bollard::models::HostConfig {
+                pid_mode: Some(mode.to_owned()),
+                ..bollard::models::HostConfig::default()
+            }),
+            ..ContainerInspectResponse::default()
+        };
+        for mode in ["", "host"] {
+            assert!(handle("0123456789abcdef", &about(mode)).is_none());
+        }
+    }
+}
