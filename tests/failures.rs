@@ -49,7 +49,7 @@ fn taken_back_under_load(name: &str, releases: &[(&str, &str, &str)]) {
         fleet.release(version, &Front::script(flags));
     }
     fleet.expect(&["up", "--to", "v1", "--yes"], 0);
-    let load = Load::start(front);
+    let load = Load::at(front, 100);
     for (version, _, last_words) in releases {
         let up = fleet.expect(&["up", "--to", version, "--yes"], 3);
         assert!(up.out.contains(*last_words), "{}", up.all());
@@ -68,7 +68,7 @@ fn taken_back_under_load(name: &str, releases: &[(&str, &str, &str)]) {
     }
     let report = load.stop();
     assert_eq!(report["failed"], 0, "{report}");
-    // At 50 requests/s; a release that dies at once is taken back within a second.
+    // At 100 requests/s; a release that dies at once is taken back within a second.
     assert!(report["requests"].as_u64() > Some(30), "{report}");
 }
 

@@ -309,7 +309,7 @@ async fn api_servers_on_one_passed_socket_relieve_each_other_without_a_failure()
     let notify = notify_socket(&stage);
     let mut old = toy_on_passed_socket(&mut stage, "api-1.1", "v1", &listener);
     assert_eq!(heard(&notify), "READY=1");
-    let mut asked = options(listener.local_addr().unwrap(), 300);
+    let mut asked = options(listener.local_addr().unwrap(), 600);
     asked.one_slow_in = 20;
     let load = Load::start(asked, "all").unwrap();
     for number in 2..5 {

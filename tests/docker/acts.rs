@@ -63,6 +63,58 @@ async fn one_that_is_held_stays_down_and_has_its_policy_back_when_it_is_let_go()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_just_ended_is_known_before_the_engine_is_through() {
+    ends_and_starts("end", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_the_host_goes_from_what_has_just_ended_to_what_starts() {
+    ends_and_starts("port", Some(super::support::procs::free_port())).await;
+}
+
+async fn ends_and_starts(name: &str, port: Option<u16>) {
+    let Some(project) = Project::new(name) else { return };
+    let runtime = project.runtime();
+    // The engine's events tell how it ended.
+    let _hints = runtime.hints();
+    let mut body = project.body("1", "trap 'exit 7' TERM; while :; do /bin/busybox sleep 0.1; done");
+    if let Some(port) = port {
+        body["ExposedPorts"] = json!({ "80/tcp": {} });
+        body["HostConfig"]["PortBindings"] =
+            json!({ "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": port.to_string() }] });
+    }
+    let blueprint = project.blueprint("1", &body);
+    for number in [1, 2] {
+        runtime.prepare(&worker(number), &blueprint).await.unwrap();
+    }
+    runtime.start(&worker(1)).await.unwrap();
+    // Back and forth, with nothing in between: each start finds its port free, each end is told with its code.
+    for (old, new) in [(1, 2), (2, 1), (1, 2)] {
+        runtime.hold_restart(&worker(old)).await.unwrap();
+        runtime.signal(&worker(old), "SIGTERM").await.unwrap();
+        let end = tokio::time::timeout(BOUND, runtime.wait_exit(&worker(old))).await.expect("its end").unwrap();
+        assert_eq!(end, ExitStatus::Code(7));
+        runtime.kill(&worker(old)).await.unwrap();
+        let seen = runtime.inspect(&worker(old).slot).await.unwrap();
+        let seen = seen.iter().find(|seen| seen.id == worker(old)).unwrap();
+        assert_eq!((seen.state, seen.exit), (InstanceState::Exited, Some(ExitStatus::Code(7))));
+        runtime.start(&worker(new)).await.unwrap_or_else(|error| panic!("{}", error.message));
+    }
+    runtime.hold_restart(&worker(2)).await.unwrap();
+    runtime.signal(&worker(2), "SIGTERM").await.unwrap();
+    tokio::time::timeout(BOUND, runtime.wait_exit(&worker(2))).await.expect("its end").unwrap();
+    // Started again at once, it runs; and it can be removed at once.
+    runtime.start(&worker(2)).await.unwrap();
+    let about = || docker(&["ps", "-aq", "--filter", "status=running", "--filter", &format!("name={}-", project.name)]);
+    assert_eq!(about().lines().count(), 1);
+    runtime.hold_restart(&worker(2)).await.unwrap();
+    runtime.signal(&worker(2), "SIGTERM").await.unwrap();
+    tokio::time::timeout(BOUND, runtime.wait_exit(&worker(2))).await.expect("its end").unwrap();
+    runtime.remove(&worker(2)).await.unwrap();
+    assert_eq!(runtime.inspect(&worker(2).slot).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_crashes_again_and_again_is_ended_by_a_hold_and_started_at_once() {
     let Some(project) = Project::new("loop") else { return };
     let runtime = started(&project, "exit 3").await;

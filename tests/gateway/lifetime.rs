@@ -72,7 +72,8 @@ async fn a_second_gateway_and_one_without_a_socket_are_refused() {
     let gateway = Gateway::start().await;
     assert!(matches!(baton::gateway::run(gateway.config()).await, Err(GatewayError::InUse { .. })));
     let dir = tempfile::tempdir().expect("a folder");
-    let config = || GatewayConfig { dir: dir.path().to_owned(), listeners: Vec::new(), backends: Vec::new() };
+    let config =
+        || GatewayConfig { dir: dir.path().to_owned(), listeners: Vec::new(), backends: Vec::new(), fronts: vec![] };
     assert!(matches!(baton::gateway::run(config()).await, Err(GatewayError::NoListener)));
     let mut twice = config();
     twice.listeners = gateway.config().listeners.into_iter().chain(gateway.config().listeners).collect();
@@ -87,7 +88,12 @@ fn gateway_process() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime
-        .block_on(baton::gateway::run(GatewayConfig { dir: dir.into(), listeners: Vec::new(), backends: Vec::new() }))
+        .block_on(baton::gateway::run(GatewayConfig {
+            dir: dir.into(),
+            listeners: Vec::new(),
+            backends: Vec::new(),
+            fronts: vec![],
+        }))
         .expect("ran");
 }
 

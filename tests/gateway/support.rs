@@ -45,7 +45,12 @@ impl Gateway {
 
     pub fn config(&self) -> GatewayConfig {
         let socket = self.socket.try_clone().expect("another handle");
-        GatewayConfig { dir: self.dir.path().to_owned(), listeners: vec![("api".to_owned(), socket)], backends: vec![] }
+        GatewayConfig {
+            dir: self.dir.path().to_owned(),
+            listeners: vec![("api".to_owned(), socket)],
+            backends: vec![],
+            fronts: vec![],
+        }
     }
 
     pub async fn begin(&mut self) {

@@ -1,9 +1,13 @@
 //! Real Compose projects in tests: of a name of their own, and gone when the test is over, however it ends.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+#[path = "gate.rs"]
+pub mod gate;
 
 /// A Compose project in a folder of its own, with images of its own.
 pub struct Site {
@@ -12,6 +16,8 @@ pub struct Site {
     pub name: String,
     /// `DOCKER_HOST`, where it is not everybody's.
     engine: Option<String>,
+    /// Given back when it is gone.
+    _pass: gate::Pass,
 }
 
 /// Whether there are an engine and Compose v2. A test without them says so and passes, unless `BATON_TEST_NO_SKIP=1`.
@@ -91,8 +97,16 @@ impl Site {
     /// # Panics
     /// When the images cannot be built.
     pub fn with_baton(what: &str, quickstart: &Path) -> Self {
+        Self::with_baton_and(what, quickstart, "")
+    }
+
+    /// The same, with more lines of a Dockerfile.
+    ///
+    /// # Panics
+    /// When the images cannot be built.
+    pub fn with_baton_and(what: &str, quickstart: &Path, more: &str) -> Self {
         let base = toolbox(quickstart);
-        Self::built(None, what, &format!("FROM {base}\nARG V\nARG OF\nENV V=$V OF=$OF\n"))
+        Self::built(None, what, &format!("FROM {base}\nARG V\nARG OF\nENV V=$V OF=$OF\n{more}"))
     }
 
     /// A new project, whose images `NAME:1`, `NAME:2` are there.
@@ -119,9 +133,10 @@ impl Site {
 
     fn built(engine: Option<&str>, what: &str, file: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        let pass = gate::shared();
         let folder = tempfile::Builder::new().prefix("bt-").tempdir().expect("a temporary folder");
         let name = format!("bt{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let site = Self { folder, name, engine: engine.map(str::to_owned) };
+        let site = Self { folder, name, engine: engine.map(str::to_owned), _pass: pass };
         let context = site.path("image");
         std::fs::create_dir(&context).expect("a folder");
         std::fs::copy(BUSYBOX, context.join("busybox")).expect("a busybox");
@@ -197,6 +212,51 @@ impl Site {
         said
     }
 
+    /// Runs this Baton in its folder with that tag, its state there too, and expects that exit code; what it said.
+    ///
+    /// # Panics
+    /// When it ends with another.
+    #[track_caller]
+    pub fn baton(&self, tag: &str, args: &[&str], code: i32) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(["--state", self.path("state").to_str().expect("a path")]).args(args);
+        command.current_dir(self.folder.path()).env("TAG", tag).env_remove("COMPOSE_FILE");
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
+        let output = command.output().expect("baton starts");
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert_eq!(output.status.code(), Some(code), "baton {args:?} with TAG={tag}: {said}");
+        said
+    }
+
+    /// Compose itself finds nothing to make or to remove with that tag.
+    ///
+    /// # Panics
+    /// When it does.
+    #[track_caller]
+    pub fn compose_is_content(&self, tag: &str) {
+        let before = self.containers();
+        let said = self.compose_up(tag);
+        for word in ["Creating", "Recreate", "Removing"] {
+            assert!(!said.contains(word), "docker compose up -d with TAG={tag}: {said}");
+        }
+        assert_eq!(before, self.containers(), "the same containers");
+    }
+
+    /// Id and image of every container of the project, by name.
+    ///
+    /// # Panics
+    /// When the engine does not tell.
+    pub fn containers(&self) -> BTreeMap<String, (String, String)> {
+        let filter = format!("label=com.docker.compose.project={}", self.name);
+        let format = "{{.Names}} {{.ID}} {{.Image}}";
+        let list = self.docker(&["ps", "-a", "--no-trunc", "--filter", &filter, "--format", format]);
+        let line = |line: &str| {
+            let mut words = line.split(' ').map(str::to_owned);
+            Some((words.next()?, (words.next()?, words.next()?)))
+        };
+        list.lines().filter_map(line).collect()
+    }
+
     /// Containers, networks and volumes of the project, by name.
     pub fn objects(&self) -> Vec<String> {
         let filter = format!("label=com.docker.compose.project={}", self.name);
@@ -225,6 +285,7 @@ impl Drop for Site {
         let filter = format!("label=com.docker.compose.project={}", self.name);
         // What a test made beside the project bears its name too.
         let (named, images) = (format!("name={}", self.name), format!("reference={}*", self.name));
+        let below = format!("reference={}/*", self.name);
         let former = format!("baton/{}/*", self.name);
         let listed = |args: &[&str]| -> Vec<String> {
             let output = self.run("docker", args);
@@ -237,6 +298,7 @@ impl Drop for Site {
             (vec!["network", "ls", "-q", "--filter", &named], vec!["network", "rm"]),
             (vec!["volume", "ls", "-q", "--filter", &named], vec!["volume", "rm", "-f"]),
             (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &images], vec!["rmi", "-f"]),
+            (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &below], vec!["rmi", "-f"]),
             (vec!["images", "--format", "{{.Repository}}:{{.Tag}}", &former], vec!["rmi", "-f"]),
         ] {
             let found = listed(&list);

@@ -1,22 +1,14 @@
 //! `deploy.update_config` and `deploy.rollback_config` on real containers: each field does what it says. What happened
 //! when is what the engine tells of it. Every test fails when its field is ignored.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/wait.rs"]
-mod wait;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use docker::{Site, is_here};
-use wait::wait_some;
+use crate::docker::{Site, is_here};
+use crate::support::wait::wait_some;
 
 /// Ends at once when it is asked to.
 const QUICK: &str = "trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.05; done";

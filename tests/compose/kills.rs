@@ -2,15 +2,11 @@
 //!
 //! Six moments by default; `BATON_TEST_KILLS=40` for forty.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use docker::{Site, is_here};
+use crate::docker::{Site, is_here};
 
 /// How long a roll of this project takes, with room: moments are spread over it.
 const SPAN: Duration = Duration::from_millis(6_000);

@@ -1,7 +1,7 @@
 //! People who act on the engine while a roll is under way, and the same `baton up` afterwards.
 
-use super::docker::{Site, is_here};
 use super::{Under, running, shop, shop_is_whole, up, up_ends_well};
+use crate::docker::{Site, is_here};
 
 /// Where an `up` of the shop is cut: each is a line of its output.
 const PLACES: [&str; 8] = [

@@ -1,20 +1,13 @@
 //! `baton up --to V` on Compose projects whose images are named with a variable: once the roll has succeeded the env
 //! file says so, whoever saw it succeed, and `docker compose up -d` finds nothing to do.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/wait.rs"]
-mod wait;
-
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use docker::{Site, is_here};
-use wait::wait_for;
+use crate::docker::{Site, is_here};
+use crate::support::wait::wait_for;
 
 const FILE: &str = r#"
 services:

@@ -1,13 +1,6 @@
 //! One fleet over two hosts, each with a Compose project of its own and an agent that reads it: another engine, another
 //! `.env`, secrets that never leave. Compose is the judge on both, and once the hosts are cut off from each other.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-#[path = "support/second.rs"]
-mod second;
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use docker::{Site, is_here};
-use second::Second;
-use support::daemons::{Daemons, insecure};
-use support::fleet::BOUND;
-use support::procs::free_port;
-use support::wait::{wait_for, wait_some};
+use crate::docker::{Site, is_here};
+use crate::second::Second;
+use crate::support::daemons::{Daemons, insecure};
+use crate::support::fleet::BOUND;
+use crate::support::procs::free_port;
+use crate::support::wait::{wait_for, wait_some};
 
 /// One for each host: no part of one is part of the other.
 const SECRETS: [&str; 2] = ["canary-alpha-71d04c2e", "canary-bravo-e58b93f6"];

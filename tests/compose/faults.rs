@@ -1,19 +1,9 @@
 //! Compose projects in trouble: wrong input, engines that fail, and people who act in the middle of a roll. Each time
 //! the message says what to do, what served goes on or comes back, and the same `baton up` afterwards ends well.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-#[path = "compose_faults/engine.rs"]
 mod engine;
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/fault_proxy.rs"]
-mod fault_proxy;
-#[path = "compose_faults/host.rs"]
 mod host;
-#[path = "compose_faults/input.rs"]
 mod input;
-#[path = "compose_faults/people.rs"]
 mod people;
 
 use std::collections::BTreeMap;
@@ -21,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use docker::Site;
+use crate::docker::Site;
 
 /// More than any verb here takes, on a busy machine too.
 const BOUND: Duration = Duration::from_secs(240);
@@ -188,15 +178,7 @@ fn shop_is_whole(site: &Site, tag: &str, told: &str) {
     let wanted: BTreeMap<_, _> =
         [end("-api-1", "always"), end("-api-2", "always"), end("-worker-1", "unless-stopped")].into();
     assert_eq!(containers(site), wanted, "{told}");
-    compose_is_content(site, tag);
-}
-
-#[track_caller]
-fn compose_is_content(site: &Site, tag: &str) {
-    let said = site.compose_up(tag);
-    for word in ["Creating", "Recreate", "Removing"] {
-        assert!(!said.contains(word), "docker compose up -d with TAG={tag}: {said}");
-    }
+    site.compose_is_content(tag);
 }
 
 /// A shop at tag 1, made by Compose.

@@ -1,66 +1,12 @@
 //! `baton up` on Compose projects that run: real containers under load, and Compose itself is the judge of what is left.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-
-use std::collections::BTreeMap;
-
-use docker::{Site, is_here};
-
-/// One `baton` verb in the project's folder.
-struct Said {
-    code: i32,
-    text: String,
-}
-
-fn baton(site: &Site, tag: &str, args: &[&str]) -> Said {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_baton"))
-        .args(["--state", site.path("state").to_str().unwrap()])
-        .args(args)
-        .current_dir(site.path(""))
-        .env("TAG", tag)
-        .env_remove("COMPOSE_FILE")
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    Said { code: output.status.code().unwrap_or(-1), text }
-}
-
-#[track_caller]
-fn expect(site: &Site, tag: &str, args: &[&str], code: i32) -> String {
-    let said = baton(site, tag, args);
-    assert_eq!(said.code, code, "baton {args:?} with TAG={tag}: {}", said.text);
-    said.text
-}
-
-/// Every container of the project: id and image, by name.
-fn containers(site: &Site) -> BTreeMap<String, (String, String)> {
-    let filter = format!("label=com.docker.compose.project={}", site.name);
-    let list =
-        site.docker(&["ps", "-a", "--no-trunc", "--filter", &filter, "--format", "{{.Names}} {{.ID}} {{.Image}}"]);
-    let line = |line: &str| {
-        let mut words = line.split(' ').map(str::to_owned);
-        Some((words.next()?, (words.next()?, words.next()?)))
-    };
-    list.lines().filter_map(line).collect()
-}
-
-/// Compose finds nothing to do, and does nothing. Services that ended by themselves may be started again.
-#[track_caller]
-fn compose_is_content(site: &Site, tag: &str) {
-    let before = containers(site);
-    let said = site.compose_up(tag);
-    for word in ["Creating", "Recreate", "Removing"] {
-        assert!(!said.contains(word), "docker compose up -d with TAG={tag}: {said}");
-    }
-    assert_eq!(before, containers(site), "the same containers");
-}
+use crate::docker::{Site, is_here};
+use serde_json::json;
 
 #[track_caller]
 fn all_on(site: &Site, services: &[&str], version: &str) {
     let image = format!("{}:{version}", site.name);
-    for (name, (_, on)) in containers(site) {
+    for (name, (_, on)) in site.containers() {
         assert!(!name.contains(".baton-"), "{name} has no final name");
         let service = services.iter().any(|service| name.starts_with(&format!("{}-{service}-", site.name)));
         assert!(!service || *on == image, "{name} is on {on}, not {image}");
@@ -109,24 +55,27 @@ fn a_project_that_compose_made_is_rolled_and_taken_back_and_compose_stays_conten
     let site = Site::new("shop");
     site.compose_file(SHOP);
     site.compose_up("1");
-    let made = containers(&site);
-    expect(&site, "1", &["up", "--yes"], 0);
-    assert_eq!(made, containers(&site), "as the file says already: nothing is touched");
-    expect(&site, "2", &["up", "--yes"], 0);
+    let made = site.containers();
+    // Engines differ in how they write that there is none.
+    let policy = |name: &str| site.inspect(&format!("{}-{name}", site.name))["HostConfig"]["RestartPolicy"].clone();
+    let policies = ["api-1", "api-2", "worker-1", "side-1"].map(|name| (name, policy(name)));
+    assert_eq!((&policies[0].1["Name"], &policies[2].1["Name"]), (&json!("always"), &json!("unless-stopped")));
+    site.baton("1", &["up", "--yes"], 0);
+    assert_eq!(made, site.containers(), "as the file says already: nothing is touched");
+    site.baton("2", &["up", "--yes"], 0);
     all_on(&site, &CHANGED, "2");
-    assert_eq!(made[&format!("{}-db-1", site.name)], containers(&site)[&format!("{}-db-1", site.name)]);
-    for (name, policy) in [("api-1", "always"), ("api-2", "always"), ("worker-1", "unless-stopped"), ("side-1", "")] {
-        let about = site.inspect(&format!("{}-{name}", site.name));
-        assert_eq!(about["HostConfig"]["RestartPolicy"]["Name"], policy, "{name}");
+    assert_eq!(made[&format!("{}-db-1", site.name)], site.containers()[&format!("{}-db-1", site.name)]);
+    for (name, before) in policies {
+        assert_eq!(policy(name), before, "{name}");
     }
-    compose_is_content(&site, "2");
-    expect(&site, "2", &["up", "--yes"], 0);
+    site.compose_is_content("2");
+    site.baton("2", &["up", "--yes"], 0);
     // Back to what was there before Baton ever came.
-    let said = expect(&site, "2", &["rollback", "--yes"], 0);
+    let said = site.baton("2", &["rollback", "--yes"], 0);
     let last = said.trim_end().lines().last().unwrap_or_default();
     assert!(last.contains("still asks for") && last.contains("would make api, seed, side, worker anew"), "{said}");
     all_on(&site, &["api", "worker", "side"], "1");
-    compose_is_content(&site, "1");
+    site.compose_is_content("1");
     site.compose(&["down", "-v"]);
     assert!(site.objects().is_empty(), "{:?}", site.objects());
 }
@@ -139,16 +88,16 @@ fn a_first_roll_that_fails_gives_back_the_containers_that_were_there() {
     let site = Site::new("bad");
     site.compose_file(SHOP);
     site.compose_up("1");
-    let made = containers(&site);
+    let made = site.containers();
     let file = std::fs::read_to_string(site.path("compose.yaml")).unwrap();
     let sick =
         file.replace("${API:-trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done}", "echo no schema; exit 3");
     assert_ne!(file, sick);
     std::fs::write(site.path("compose.yaml"), sick).unwrap();
-    let said = expect(&site, "2", &["up", "--yes"], 3);
+    let said = site.baton("2", &["up", "--yes"], 3);
     assert!(said.contains("no schema"), "the last words of what failed: {said}");
     std::fs::write(site.path("compose.yaml"), file).unwrap();
-    let now = containers(&site);
+    let now = site.containers();
     // It stopped before it had replaced any of these for good: they are the very same ones, and run again.
     for name in ["api-1", "api-2", "db-1"].map(|name| format!("{}-{name}", site.name)) {
         assert_eq!(made[&name], now[&name]);
@@ -159,7 +108,7 @@ fn a_first_roll_that_fails_gives_back_the_containers_that_were_there() {
         let about = site.inspect(&format!("{}-{name}", site.name));
         assert_eq!(about["HostConfig"]["RestartPolicy"]["Name"], "always", "{name} has its own policy again");
     }
-    compose_is_content(&site, "1");
+    site.compose_is_content("1");
 }
 
 #[test]
@@ -176,14 +125,14 @@ fn every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied() 
     };
     file("", "");
     site.compose_up("1");
-    let before = containers(&site);
-    expect(&site, "1", &["restart", "--yes"], 0);
-    let after = containers(&site);
+    let before = site.containers();
+    site.baton("1", &["restart", "--yes"], 0);
+    let after = site.containers();
     assert!(before.keys().eq(after.keys()), "{after:?}");
     assert!(before.iter().all(|(name, about)| after[name] != *about), "every one is another: {after:?}");
-    compose_is_content(&site, "1");
-    expect(&site, "1", &["restart", "db", "--yes"], 0);
-    assert_eq!(after[&format!("{}-api-1", site.name)], containers(&site)[&format!("{}-api-1", site.name)]);
+    site.compose_is_content("1");
+    site.baton("1", &["restart", "db", "--yes"], 0);
+    assert_eq!(after[&format!("{}-api-1", site.name)], site.containers()[&format!("{}-api-1", site.name)]);
     let steps: [(&str, &str, &str); 8] = [
         ("an environment", "    environment: { A: b }\n", ""),
         ("a label", "    environment: { A: b }\n    labels: { l: m }\n", ""),
@@ -196,7 +145,7 @@ fn every_container_is_made_anew_by_restart_and_each_kind_of_change_is_applied() 
     ];
     for (what, api, more) in steps {
         file(api, more);
-        let said = expect(&site, "1", &["up", "--yes"], 0);
+        let said = site.baton("1", &["up", "--yes"], 0);
         assert!(!said.contains("nothing to do"), "{what} is a change: {said}");
         let said = site.compose_up("1");
         for word in ["Creating", "Recreate", "Removing"] {
@@ -237,7 +186,7 @@ fn what_lives_in_another_ones_container_is_made_anew_with_it() {
     site.compose_up("1");
     let all: Vec<&str> = TENANTS.iter().copied().chain(["landlord"]).collect();
     let lives_in_it = || {
-        let id = |service: &str| containers(&site)[&format!("{}-{service}-1", site.name)].0.clone();
+        let id = |service: &str| site.containers()[&format!("{}-{service}-1", site.name)].0.clone();
         for (service, key) in [("net", "NetworkMode"), ("processes", "PidMode"), ("memory", "IpcMode")] {
             let about = site.inspect(&format!("{}-{service}-1", site.name));
             assert_eq!(about["HostConfig"][key], format!("container:{}", id("landlord")), "{service}");
@@ -245,13 +194,13 @@ fn what_lives_in_another_ones_container_is_made_anew_with_it() {
         }
     };
     lives_in_it();
-    expect(&site, "2", &["up", "--yes"], 0);
+    site.baton("2", &["up", "--yes"], 0);
     all_on(&site, &all, "2");
     lives_in_it();
-    compose_is_content(&site, "2");
-    let before = containers(&site);
-    expect(&site, "2", &["restart", "landlord", "--yes"], 0);
-    let after = containers(&site);
+    site.compose_is_content("2");
+    let before = site.containers();
+    site.baton("2", &["restart", "landlord", "--yes"], 0);
+    let after = site.containers();
     for service in &all {
         let name = format!("{}-{service}-1", site.name);
         assert_ne!(before[&name], after[&name], "{name} goes with its landlord");
@@ -259,7 +208,7 @@ fn what_lives_in_another_ones_container_is_made_anew_with_it() {
     let stranger = format!("{}-stranger-1", site.name);
     assert_eq!(before[&stranger], after[&stranger]);
     lives_in_it();
-    compose_is_content(&site, "2");
-    expect(&site, "2", &["up", "--yes"], 0);
-    assert_eq!(after, containers(&site), "nothing is left to do");
+    site.compose_is_content("2");
+    site.baton("2", &["up", "--yes"], 0);
+    assert_eq!(after, site.containers(), "nothing is left to do");
 }

@@ -3,19 +3,12 @@
 //!
 //! They run on an engine of the test's own, so that it can be restarted, and under the names and on the ports that
 //! their files have. That needs root. `BATON_TEST_FOREIGN=all` takes every one of them, a few at a time, which is some
-//! ten minutes on two cores; `BATON_TEST_FOREIGN=blog,shop` takes these; unset, a few that differ most are taken.
+//! seven minutes on two cores; `BATON_TEST_FOREIGN=blog,shop` takes these; unset, a few that differ most are taken.
 //! `--nocapture` shows every plan.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-#[path = "compose_foreign/judge.rs"]
 mod judge;
-#[path = "compose_foreign/own_engine.rs"]
 mod own_engine;
-#[path = "compose_foreign/projects.rs"]
 mod projects;
-#[path = "compose_foreign/stand_ins.rs"]
 mod stand_ins;
 
 use std::collections::BTreeSet;
@@ -60,9 +53,11 @@ const TOGETHER: usize = 4;
 #[test]
 fn projects_that_nobody_wrote_for_baton_are_rolled_and_taken_back_and_compose_stays_content() {
     let test = "projects_that_nobody_wrote_for_baton_are_rolled_and_taken_back_and_compose_stays_content";
-    if !docker::is_here(test) {
+    if !crate::docker::is_here(test) {
         return;
     }
+    // Several at once are enough for this machine.
+    let _pass = crate::docker::gate::alone();
     let mut engine = match OwnEngine::start() {
         Ok(engine) => engine,
         Err(missing) => {
@@ -81,7 +76,7 @@ fn projects_that_nobody_wrote_for_baton_are_rolled_and_taken_back_and_compose_st
         false => only.contains(project.name),
     });
     let folder = tempfile::Builder::new().prefix("bf-").tempdir().expect("a folder");
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose_foreign");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compose/alone/foreign");
     let runs: Vec<Run> = wanted.map(|project| Run::new(*project, &here, folder.path(), &engine.address())).collect();
     judge::make_images(&runs, folder.path());
 

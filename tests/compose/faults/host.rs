@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use super::docker::{Site, is_here};
-use super::{ONE, QUICK, Under, compose_is_content, running, said, up, up_ends_well, verb};
+use super::{ONE, QUICK, Under, running, said, up, up_ends_well, verb};
+use crate::docker::{Site, is_here};
 
 #[test]
 fn a_port_that_somebody_else_has_is_named_and_the_old_one_serves_again() {
@@ -25,7 +25,7 @@ fn a_port_that_somebody_else_has_is_named_and_the_old_one_serves_again() {
     assert_eq!(left, format!("{0}-w-1 {0}:1 running", site.name));
     drop(held);
     up_ends_well(&site, "2");
-    compose_is_content(&site, "2");
+    site.compose_is_content("2");
 }
 
 #[test]
@@ -48,10 +48,10 @@ fn health_that_comes_and_goes_within_monitor_is_a_failure_and_the_old_one_comes_
     assert_eq!(flapping.code, 3, "{}", flapping.text);
     assert!(flapping.text.contains("did not stay ready") && flapping.text.contains("unhealthy"), "{}", flapping.text);
     assert_eq!(running(&site, "w"), 1);
-    compose_is_content(&site, "1");
+    site.compose_is_content("1");
     site.compose_file(&format!("{ONE}{QUICK}"));
     up_ends_well(&site, "2");
-    compose_is_content(&site, "2");
+    site.compose_is_content("2");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_program_that_will_ignore_its_stop_signal_is_told_before_and_after() {
     }
     let up = up_ends_well(&site, "2");
     assert!(up.contains("no handler for SIGTERM") && up.contains("killed at the end of its grace"), "{up}");
-    compose_is_content(&site, "2");
+    site.compose_is_content("2");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_full_disk_is_told_and_with_room_it_goes_on() {
     std::fs::remove_file(&filler).unwrap();
     let again = up_ends_well(&site, "2");
     assert_eq!(running(&site, "w"), 1, "{}\nand again: {again}", middle.text);
-    compose_is_content(&site, "2");
+    site.compose_is_content("2");
     drop(mounted);
 }
 

@@ -1,10 +1,6 @@
 //! Former images of a Compose project: kept under a name of Baton's own, so that a prune leaves the way back.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-
-use docker::{Site, is_here};
+use crate::docker::{Site, is_here};
 
 const FILE: &str = r#"
 services:
@@ -17,21 +13,6 @@ services:
     init: true
     x-baton: { update: { monitor: 200ms }, ready: { exec: ["/bin/busybox", "true"], every: 50ms }, retain: 2 }
 "#;
-
-#[track_caller]
-fn baton(site: &Site, args: &[&str], code: i32) -> String {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_baton"))
-        .args(["--state", site.path("state").to_str().unwrap()])
-        .args(args)
-        .arg("--yes")
-        .current_dir(site.path(""))
-        .env_remove("COMPOSE_FILE")
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert_eq!(output.status.code(), Some(code), "baton {args:?}: {text}");
-    text
-}
 
 /// Builds what the tag names from now on; its id. The image that it named before has no name any more.
 fn build(site: &Site, version: &str) -> String {
@@ -92,21 +73,21 @@ fn a_tag_that_moved_is_taken_back_after_a_prune_and_only_so_many_are_kept() {
     site.compose(&["up", "-d"]);
     // To what Baton made itself, the way back is another one than to what Compose had made: both are gone.
     let second = build(&site, "live-2");
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     all_on(&site, &second);
     assert_eq!(kept(&site, "api"), [first.as_str()]);
     prune(&site);
-    baton(&site, &["rollback"], 0);
+    site.baton("1", &["rollback", "--yes"], 0);
     all_on(&site, &first);
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     all_on(&site, &second);
     let third = build(&site, "live-3");
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     all_on(&site, &third);
     assert_eq!(kept(&site, "api"), [second.as_str()]);
     assert_eq!(kept(&site, "worker"), sorted(&[&first, &second]));
     prune(&site);
-    baton(&site, &["rollback"], 0);
+    site.baton("1", &["rollback", "--yes"], 0);
     all_on(&site, &second);
     // What is made of it is what Compose would make of it, once the tag says so again.
     site.docker(&["tag", &second, &format!("{}:live", site.name)]);
@@ -117,9 +98,9 @@ fn a_tag_that_moved_is_taken_back_after_a_prune_and_only_so_many_are_kept() {
     build(&site, "live-5");
     prune(&site);
     assert!(!is_there(&site, &fourth));
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     let sixth = build(&site, "live-6");
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     all_on(&site, &sixth);
     prune(&site);
     // Three former ones ago, and two for the one that keeps two: nobody has a name for it any more.
@@ -137,12 +118,12 @@ fn an_image_that_is_gone_is_no_way_back_and_that_is_said_before_anything_is_touc
     build(&site, "gone-1");
     site.compose(&["up", "-d"]);
     build(&site, "gone-2");
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     let third = build(&site, "gone-3");
-    baton(&site, &["up"], 0);
+    site.baton("1", &["up", "--yes"], 0);
     assert!(kept(&site, "api").is_empty());
     prune(&site);
-    let said = baton(&site, &["rollback"], 5);
+    let said = site.baton("1", &["rollback", "--yes"], 5);
     assert!(said.contains("is another one now than the one that is meant") && said.contains("retain"), "{said}");
     all_on(&site, &third);
 }

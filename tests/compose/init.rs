@@ -1,12 +1,8 @@
 //! `baton init` on a project that runs: comments that can be accepted, and nothing else changed.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-
 use std::process::{Command, Output};
 
-use docker::{Site, is_here};
+use crate::docker::{Site, is_here};
 
 /// Ordinary, with comments and blank lines of its own.
 const SHOP: &str = r#"

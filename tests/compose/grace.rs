@@ -1,15 +1,10 @@
 //! A long job across a roll: Baton gives it the grace that the file names, and Compose's own ten seconds do not.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-mod support;
-
 use std::process::Command;
 use std::time::Duration;
 
-use docker::{Site, is_here};
-use support::wait::wait_for;
+use crate::docker::{Site, is_here};
+use crate::support::wait::wait_for;
 
 /// A worker with a job of 30 s, which it finishes when it is asked to end in the middle. What it does stands in a file
 /// of the host.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::docker::Site;
 use super::ignored::{is_ignored, is_unordered};
+use crate::docker::Site;
 
 /// A project's containers by name, and which service each belongs to.
 pub struct Shown {

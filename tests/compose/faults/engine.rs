@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::docker::{Site, is_here};
-use super::fault_proxy::{Address, Fault, FaultProxy, Way};
 use super::{BOUND, ONE, QUICK, Said, Under, running, said, shop, shop_is_whole, up_ends_well, verb};
+use crate::docker::{Site, is_here};
+use crate::support::fault_proxy::{Address, Fault, FaultProxy, Way};
 
 fn real_socket() -> PathBuf {
     let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());

@@ -1,14 +1,10 @@
 //! Real projects, real Compose, a real engine: what a rehearsal says is what Compose then does, and it touches nothing.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
-#[path = "support/docker.rs"]
-mod docker;
-
 use std::collections::BTreeSet;
 
+use crate::docker::{Site, is_here};
 use baton::compose::{Compose, ComposeError, Project, Rehearsal, Selection, Version, manifest, rehearse};
 use baton::model::{Manifest, Probe, Role};
-use docker::{Site, is_here};
 use serde_json::Value;
 
 /// A project with all that is looked at here.

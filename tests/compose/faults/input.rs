@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::docker::{Site, is_here};
 use super::{ONE, QUICK, said, shop, up, up_ends_well, verb};
+use crate::docker::{Site, is_here};
 
 #[test]
 fn an_image_that_cannot_be_had_is_found_before_anything_stops() {
@@ -157,5 +157,5 @@ fn the_docker_context_in_use_is_followed_or_refused_by_name() {
     let same = with(Some("far"), &["--docker-host", &flag, "up", "--yes"]);
     assert_eq!(same.code, 0, "{}", same.text);
     assert!(same.text.contains("nothing to do"), "{}", same.text);
-    super::compose_is_content(&site, "2");
+    site.compose_is_content("2");
 }
