@@ -78,6 +78,7 @@ impl Runtime for Settled {
         Ok(vec![InstanceObservation {
             id: InstanceId::new(slot.clone(), 1),
             spec: Some(Digest("settled".to_owned())),
+            asked: None,
             definition: None,
             version: None,
             state: if runs { InstanceState::Running } else { InstanceState::Exited },

@@ -43,16 +43,19 @@ pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Proble
     settle(global, exit, before, args.what.to, &args.how).await
 }
 
-/// Services whose digest by Compose has another container's id in it, or may have, with that digest.
+/// Services whose digest by Compose may have another container's id in it, and nobody but Compose could say how, with
+/// that digest.
 fn moving(manifest: &Manifest) -> BTreeMap<ComponentName, String> {
-    let compose = |definition: &Definition| definition.compose.clone().filter(|compose| !compose.follows.is_empty());
+    let compose =
+        |definition: &Definition| definition.compose.clone().filter(|it| !it.follows.is_empty() && it.digest.is_none());
     let digests = manifest.components.iter();
     digests.filter_map(|(name, definition)| Some((name.clone(), compose(definition)?.config_hash))).collect()
 }
 
-/// An id is known only when its container is there. Where a container and one that lives in it were both made anew, the
-/// second has a digest that Compose would not give it, and Compose would make it once more: so that is done here, as
-/// a roll of its own. A crash before it changes nothing: the next `up` finds the same to do.
+/// An id is known only when its container is there. Where a container and one that lives in it were both made anew by a
+/// Compose whose digests we cannot make, the second has one that Compose would not give it, and Compose would make it
+/// once more: so that is done here, as a roll of its own. A crash before it changes nothing: the next `up` finds the
+/// same to do.
 async fn settle(
     global: &Global,
     exit: Exit,

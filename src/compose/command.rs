@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -22,11 +23,19 @@ const QUICK: Duration = Duration::from_secs(30);
 /// What else would lead Compose to an engine.
 pub(super) const ELSEWHERE: [&str; 4] = ["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 
+/// Where `docker` looks for its plugins after the user's own folder, in its order.
+const PLUGINS: [&str; 4] = [
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+];
+
 /// Compose v2 or newer.
 #[derive(Clone, Debug)]
 pub struct Compose {
-    /// `docker compose` or `docker-compose`.
-    program: Vec<&'static str>,
+    /// The plugin itself, `docker compose`, or `docker-compose`.
+    program: Vec<String>,
     /// As it says itself.
     version: String,
 }
@@ -68,18 +77,19 @@ pub(super) struct Environment {
 }
 
 impl Compose {
-    /// Finds it: `docker compose`, else `docker-compose` where that is v2.
+    /// Finds it: what `docker compose` is, else `docker-compose` where that is v2.
     ///
     /// # Errors
     /// [`ComposeError::Missing`], or [`ComposeError::Old`] where only v1 is there.
     pub async fn find() -> Result<Self, ComposeError> {
-        Self::find_among(&[vec!["docker", "compose"], vec!["docker-compose"]]).await
+        let by_name = [vec!["docker".to_owned(), "compose".to_owned()], vec!["docker-compose".to_owned()]];
+        Self::find_among(plugin().map(|plugin| vec![plugin]).into_iter().chain(by_name)).await
     }
 
-    async fn find_among(programs: &[Vec<&'static str>]) -> Result<Self, ComposeError> {
+    async fn find_among(programs: impl IntoIterator<Item = Vec<String>>) -> Result<Self, ComposeError> {
         let mut old = None;
         for program in programs {
-            let candidate = Self { program: program.clone(), version: String::new() };
+            let candidate = Self { program, version: String::new() };
             let (anywhere, as_is) = (Selection::default(), Environment::default());
             let asked = candidate.raw(&anywhere, &["version", "--short"], &as_is, QUICK).await;
             let Ok((status, output)) = asked else { continue };
@@ -93,9 +103,10 @@ impl Compose {
         Err(old.map_or(ComposeError::Missing, |version| ComposeError::Old { version }))
     }
 
-    /// `docker compose`, without a look whether that is there.
+    /// What `docker compose` is, without a look whether it works.
     pub fn usual() -> Self {
-        Self { program: vec!["docker", "compose"], version: String::new() }
+        let program = plugin().map_or_else(|| vec!["docker".to_owned(), "compose".to_owned()], |plugin| vec![plugin]);
+        Self { program, version: String::new() }
     }
 
     /// Whether it is the same program.
@@ -125,7 +136,7 @@ impl Compose {
         }
         let text = output.stderr.trim();
         let text =
-            if text.is_empty() { format!("`{}` ended with {status}", self.named(args)) } else { text.to_owned() };
+            if text.is_empty() { format!("`{}` ended with {status}", Self::named(args)) } else { text.to_owned() };
         Err(ComposeError::Said { text })
     }
 
@@ -134,8 +145,9 @@ impl Compose {
         self.run(selection, args, &Environment::default(), QUICK).await
     }
 
-    fn named(&self, args: &[&str]) -> String {
-        self.program.iter().chain(args).copied().collect::<Vec<_>>().join(" ")
+    /// In words that people can type.
+    fn named(args: &[&str]) -> String {
+        ["docker", "compose"].iter().chain(args).copied().collect::<Vec<_>>().join(" ")
     }
 
     async fn raw(
@@ -145,7 +157,7 @@ impl Compose {
         environment: &Environment,
         timeout: Duration,
     ) -> Result<(ExitStatus, Output), ComposeError> {
-        let mut command = std::process::Command::new(self.program[0]);
+        let mut command = std::process::Command::new(&self.program[0]);
         command.args(&self.program[1..]).args(selection.options()).args(args);
         if !selection.folder.as_os_str().is_empty() {
             command.current_dir(&selection.folder);
@@ -163,7 +175,9 @@ impl Compose {
         environment.unset.iter().for_each(|name| {
             command.env_remove(name);
         });
-        // `docker` starts Compose as a child of its own: what ends one must end both.
+        // Set where `docker` started us as a plugin of its own: another plugin would take itself for ours.
+        command.env_remove("DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND");
+        // `docker` starts Compose as a child of its own, and both start helpers: what ends one must end all.
         command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |source| ComposeError::Run { program: self.program.join(" "), source };
@@ -174,7 +188,7 @@ impl Compose {
             let (stdout, stderr) = tokio::join!(read(stdout, OUTPUT_MAX), read(stderr, WORDS_MAX));
             let ((stdout, all), (stderr, _)) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
             if !all {
-                return Err(ComposeError::TooLong { what: self.named(args), max: OUTPUT_MAX });
+                return Err(ComposeError::TooLong { what: Self::named(args), max: OUTPUT_MAX });
             }
             let status = child.wait().await.map_err(failed)?;
             Ok((status, Output { stdout, stderr }))
@@ -186,7 +200,7 @@ impl Compose {
                 Ok(ended)
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(ComposeError::TimedOut { what: self.named(args), after: timeout }),
+            Err(_) => Err(ComposeError::TimedOut { what: Self::named(args), after: timeout }),
         }
     }
 }
@@ -202,6 +216,26 @@ impl Selection {
         self.env_files.iter().for_each(|file| add("--env-file", file.into()));
         options
     }
+}
+
+/// The plugin that `docker` would run for `docker compose`. `docker` starts every plugin it is asked for twice, first to
+/// see what it is, which makes each call twice as long; the plugin does the same by itself.
+fn plugin() -> Option<String> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+    let own = std::env::var_os("DOCKER_CONFIG").filter(|own| !own.is_empty()).map(PathBuf::from).or_else(home);
+    plugin_among(own.as_deref(), PLUGINS)
+}
+
+fn plugin_among(own: Option<&Path>, folders: impl IntoIterator<Item = impl AsRef<Path>>) -> Option<String> {
+    let settings = own.and_then(|own| std::fs::read_to_string(own.join("config.json")).ok()).unwrap_or_default();
+    if settings.contains("cliPluginsExtraDirs") {
+        return None; // `docker` knows best
+    }
+    let own = own.map(|own| own.join("cli-plugins"));
+    let folders = own.into_iter().chain(folders.into_iter().map(|folder| folder.as_ref().to_owned()));
+    let is_program =
+        |path: &PathBuf| path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);
+    folders.map(|folder| folder.join("docker-compose")).find(is_program)?.into_os_string().into_string().ok()
 }
 
 /// A process group that ends with this value, unless it is known to have ended. Its leader is not reaped before: tokio
@@ -243,14 +277,39 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
+    fn sh(script: &str) -> Compose {
+        Compose { program: ["sh", "-c", script].map(str::to_owned).to_vec(), version: String::new() }
+    }
+
+    #[test]
+    fn the_plugin_is_the_one_that_docker_would_run() {
+        let (folder, system) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let make = |path: PathBuf, mode: u32| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let found = || plugin_among(Some(folder.path()), [system.path()]);
+        assert_eq!(found(), None);
+        let shared = make(system.path().join("docker-compose"), 0o755);
+        make(folder.path().join("cli-plugins/docker-compose"), 0o644);
+        assert_eq!(found(), Some(shared), "what cannot be run is none");
+        let own = make(folder.path().join("cli-plugins/docker-compose"), 0o755);
+        assert_eq!(found(), Some(own), "the user's own comes first");
+        std::fs::write(folder.path().join("config.json"), r#"{"cliPluginsExtraDirs":["/opt"]}"#).unwrap();
+        assert_eq!(found(), None, "docker looks in other places, too");
+    }
+
     #[tokio::test]
     async fn only_a_second_version_is_taken() {
-        let found = Compose::find_among(&[vec!["sh", "-c", "echo 1.29.2"], vec!["sh", "-c", "echo v2.26.1-4"]]).await;
+        let says = |script: &str| ["sh", "-c", script].map(str::to_owned).to_vec();
+        let found = Compose::find_among([says("echo 1.29.2"), says("echo v2.26.1-4")]).await;
         assert_eq!(found.unwrap().version(), "2.26.1-4");
-        let old = Compose::find_among(&[vec!["sh", "-c", "exit 1"], vec!["sh", "-c", "echo 1.29.2"]]).await;
+        let old = Compose::find_among([says("exit 1"), says("echo 1.29.2")]).await;
         let text = old.unwrap_err().to_string();
         assert!(text.contains("1.29.2") && text.contains("install the Compose plugin"), "{text}");
-        let none = Compose::find_among(&[vec!["no-such-program-at-all"]]).await;
+        let none = Compose::find_among([vec!["no-such-program-at-all".to_owned()]]).await;
         assert!(matches!(none, Err(ComposeError::Missing)), "{none:?}");
     }
 
@@ -259,7 +318,7 @@ mod tests {
         // As `docker` does it: the one that works is a child of the one that was started.
         let folder = tempfile::tempdir().unwrap();
         let script = "sh -c 'echo $$ > child; exec sleep 600' & wait";
-        let compose = Compose { program: vec!["sh", "-c", script], version: String::new() };
+        let compose = sh(script);
         let here = Selection { folder: folder.path().to_owned(), ..Selection::default() };
         let begun = Instant::now();
         let ended = compose.run(&here, &[], &Environment::default(), Duration::from_millis(500)).await;
@@ -278,10 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn its_own_words_are_the_error() {
-        let compose = Compose {
-            program: vec!["sh", "-c", "echo services.api.ports must be a list >&2; exit 15"],
-            version: String::new(),
-        };
+        let compose = sh("echo services.api.ports must be a list >&2; exit 15");
         let said = compose.ask(&Selection::default(), &[]).await.err().unwrap().to_string();
         assert_eq!(said, "services.api.ports must be a list");
     }

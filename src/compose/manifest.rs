@@ -347,7 +347,15 @@ fn recorded(rehearsal: Option<&Rehearsal>, name: &str) -> ComposeService {
     }
     let networks = rehearsal.whole.networks.iter().filter(|network| on.contains(&network.name)).cloned().collect();
     let volumes = rehearsal.whole.volumes.iter().filter(|volume| mounts.contains(&volume.name)).cloned().collect();
-    ComposeService { config_hash: digest, containers, networks, volumes, asked_hash, ..ComposeService::default() }
+    ComposeService {
+        config_hash: digest,
+        containers,
+        networks,
+        volumes,
+        asked_hash,
+        digest: rehearsal.digests.get(name).cloned(),
+        ..ComposeService::default()
+    }
 }
 
 /// One container. A service that lives in another one's container (its network, say) has that one's id in its digest

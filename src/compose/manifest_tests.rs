@@ -96,7 +96,7 @@ fn readiness_is_the_healthcheck_unless_there_is_none_or_something_better() {
         images: BTreeMap::from([("shop:1".to_owned(), facts)]),
         ..Recording::default()
     };
-    let rehearsal = Rehearsal { now: whole.clone(), whole };
+    let rehearsal = Rehearsal { now: whole.clone(), whole, ..Rehearsal::default() };
     let a = component("  a: { image: shop:1 }\n", "a", Some(&rehearsal));
     assert_eq!((a.ready.probe, a.drain.stop_signal.as_str()), (Some(Probe::Health), "SIGQUIT"));
     assert!(a.compose.unwrap().alone.unwrap().contains("/v"));
@@ -232,6 +232,7 @@ fn every_container_comes_with_what_it_needs_and_with_the_digest_that_it_will_hav
             volumes: vec![need("shop_data"), need("shop_more")],
             ..Recording::default()
         },
+        ..Rehearsal::default()
     };
     let text =
         "  api: { image: shop:1, deploy: { replicas: 2 } }\n  side: { image: shop:1, network_mode: \"service:api\" }\n";

@@ -24,6 +24,7 @@ pub mod recording;
 pub mod rehearsal;
 mod standing;
 pub mod suggest;
+mod tenant;
 pub mod version;
 
 pub use command::{Compose, Selection};

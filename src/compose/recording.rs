@@ -75,6 +75,8 @@ pub struct Recording {
     pub present: BTreeMap<String, Present>,
     /// Networks and volumes of the project that are there, by name: of what the engine tells, what a file can say.
     pub standing: BTreeMap<String, Value>,
+    /// The ids that stood for containers, by the container's name. They mean nothing outside of the rehearsal.
+    pub made_up: BTreeMap<String, String>,
 }
 
 impl Recording {
@@ -124,6 +126,7 @@ impl Recording {
             images: ledger.images,
             present: ledger.present,
             standing: ledger.standing,
+            made_up: names.into_iter().map(|(id, name)| (name, id)).collect(),
             created,
         }
     }

@@ -1,12 +1,15 @@
 //! Letting Compose run where nothing happens.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::command::{ELSEWHERE, Environment};
 use super::ledger::{Ledger, Stage};
 use super::pretend::{self, Pretend};
+use super::tenant;
 use super::{Compose, ComposeError, Project, Recording, Selection};
+use crate::model::ComposeDigest;
 
 /// For one run of Compose. It takes a fraction of a second; half a second more for each layer of `depends_on` in a
 /// project with inline configs.
@@ -17,12 +20,14 @@ const PULL_MAX: Duration = Duration::from_secs(60 * 60);
 const GREET_MAX: Duration = Duration::from_secs(5);
 
 /// What Compose would do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rehearsal {
     /// To what there is: which containers it would create, replace or remove.
     pub now: Recording,
     /// From nothing: every container of the project, with its final name, and the numbers from 1.
     pub whole: Recording,
+    /// What is digested of the services that live in another one's container, by their names.
+    pub digests: BTreeMap<String, ComposeDigest>,
 }
 
 /// Services whose image is not on this host.
@@ -78,11 +83,19 @@ pub async fn rehearse(
         let asked = "asked for GET /_ping".to_owned();
         ComposeError::Engine { socket: engine.to_owned(), asked, source }
     })?;
-    let (now, whole) = tokio::try_join!(
+    let written = async {
+        match tenant::is_there(project) {
+            true => compose.ask(selection, &["config", "--format", "json"]).await.map(|output| output.stdout),
+            false => Ok(String::new()),
+        }
+    };
+    let (now, whole, written) = tokio::try_join!(
         run(compose, selection, project, engine, Stage::AsItIs),
         run(compose, selection, project, engine, Stage::Empty),
+        written,
     )?;
-    Ok(Rehearsal { now, whole })
+    let digests = tenant::digests(project, &written, &whole);
+    Ok(Rehearsal { now, whole, digests })
 }
 
 async fn run(

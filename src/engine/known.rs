@@ -208,6 +208,7 @@ fn created(id: &InstanceId) -> InstanceObservation {
     InstanceObservation {
         id: id.clone(),
         spec: None,
+        asked: None,
         definition: None,
         version: None,
         state: InstanceState::Created,
@@ -259,7 +260,7 @@ pub(super) fn shows_done(
     let instance = step.instance.as_ref().and_then(|id| slot?.instances.iter().find(|one| one.id == *id));
     let gone = || instance.is_none_or(|one| one.state == InstanceState::Exited);
     match &step.kind {
-        StepKind::Prepare { spec, .. } => instance.is_some_and(|one| one.spec.as_ref() == Some(spec)),
+        StepKind::Prepare { spec, .. } => instance.is_some_and(|one| one.is_made_of(spec)),
         StepKind::Start { .. } => {
             let job = graph.node(step.id).exclusive;
             instance.is_some_and(|one| {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{AgentId, ComponentName, Definition, Digest, Secret};
+use super::{AgentId, ComponentName, ComposeDigest, Definition, Digest, Secret};
 
 /// A service of a Compose project, with the containers that Compose itself would create for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub struct ComposeService {
     /// `config_hash`, which then has another container's id in it and changes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_hash: Option<String>,
+    /// Where it lives in another one's container: what its digest is made of, once that container is there. `None`
+    /// there: this Compose digests in a way that is not known, and only it can say what the digest is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<ComposeDigest>,
     /// Ports of the host that its containers publish.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub host_ports: BTreeSet<u16>,
@@ -183,13 +187,6 @@ impl fmt::Debug for ComposeArchive {
     }
 }
 
-/// The spec of a container that Compose made or would make: half of it is Compose's own digest of the service, half the
-/// image's id. Both are SHA-256 already, so nothing is hashed again, and a person can read it off `docker inspect`.
-pub fn compose_spec(config_hash: &str, image_id: &str) -> Digest {
-    let half = |text: &str| -> String { text.trim_start_matches("sha256:").chars().take(32).collect() };
-    Digest(format!("{}{}", half(config_hash), half(image_id)))
-}
-
 /// The ports that a published port names: `8080`, or a range `8080-8082`. None where the engine chooses.
 pub fn published_ports(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -217,14 +214,14 @@ pub fn runs_gateway(image: Option<&str>, command: &[&str]) -> bool {
 }
 
 /// Serde for one secret, value included. For the spec store and the session only.
-mod exposed {
+pub(super) mod exposed {
     use super::{Deserialize, Deserializer, Secret, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(secret.expose())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
         String::deserialize(from).map(Secret::new)
     }
 }

@@ -5,6 +5,7 @@
 
 mod command;
 mod compose;
+mod compose_digest;
 mod definition;
 mod ids;
 mod inside;
@@ -23,8 +24,9 @@ pub use command::{
 };
 pub use compose::{
     ComposeAnswer, ComposeArchive, ComposeAsk, ComposeContainer, ComposeFound, ComposeHost, ComposeNeed, ComposeRemote,
-    ComposeService, compose_spec, published_ports, runs_baton, runs_gateway,
+    ComposeService, published_ports, runs_baton, runs_gateway,
 };
+pub use compose_digest::{ComposeDigest, compose_spec, compose_spec_with};
 pub use definition::{
     Call, Definition, Drain, DrainBegin, DrainInflight, FailureAction, NamedPort, Order, Port, PortRef, Probe, Proxy,
     RETAIN, Ratio, Ready, Release, Role, RuntimeKind, Traffic, Update,

@@ -95,6 +95,9 @@ pub struct InstanceObservation {
     pub id: InstanceId,
     /// The digest of the spec that it was prepared with; `None` for one that Baton did not make.
     pub spec: Option<Digest>,
+    /// The spec that was asked for, where what was made of it has another: the part of it that was not known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Digest>,
     /// The digest of the definition that it was prepared with.
     pub definition: Option<Digest>,
     /// Its version, where its component has one.
@@ -126,6 +129,11 @@ impl InstanceObservation {
     /// Whether it counts towards the floor: running, ready, and open to requests.
     pub fn serves(&self) -> bool {
         self.state == InstanceState::Running && self.health == Health::Ready && self.admission == Admission::Admitting
+    }
+
+    /// Whether it is what was asked for with this spec.
+    pub fn is_made_of(&self, spec: &Digest) -> bool {
+        self.spec.as_ref() == Some(spec) || self.asked.as_ref() == Some(spec)
     }
 
     /// Whether it may be running: everything that is not known to be created or ended.

@@ -45,7 +45,7 @@ impl Scene<'_> {
         seen: Option<&InstanceObservation>,
     ) -> Vec<Record> {
         match seen {
-            Some(seen) if seen.spec.as_ref() == Some(spec) => self.done(How::AlreadySo),
+            Some(seen) if seen.is_made_of(spec) => self.done(How::AlreadySo),
             Some(_) => self.failed(
                 FailureKind::Refused,
                 false,
@@ -207,7 +207,7 @@ impl Scene<'_> {
             Err(wait) => return wait,
         };
         let (so, endpoint) = match &self.step.act {
-            Act::Prepare { spec, .. } => (seen.is_some_and(|seen| seen.spec.as_ref() == Some(spec)), None),
+            Act::Prepare { spec, .. } => (seen.is_some_and(|seen| seen.is_made_of(spec)), None),
             Act::Start { .. } => match seen {
                 Some(seen) => {
                     let job = self.worker.facts.known(instance).is_some_and(|known| known.job);

@@ -1,6 +1,9 @@
 //! Former images of a Compose project: kept under a name of Baton's own, so that a prune leaves the way back.
 
+use std::time::Duration;
+
 use crate::docker::{Site, is_here};
+use crate::support::wait::wait_for;
 
 const FILE: &str = r#"
 services:
@@ -22,9 +25,16 @@ fn build(site: &Site, version: &str) -> String {
     site.docker(&args).lines().last().unwrap_or_default().trim().to_owned()
 }
 
-/// Takes every image of this test, and of no other, that has no name.
+/// Takes every image of this test, and of no other, that has no name. An engine prunes for one caller at a time and
+/// refuses the others, so another test's prune is waited for.
 fn prune(site: &Site) {
-    site.docker(&["image", "prune", "-f", "--filter", &format!("label=bt={}", site.name)]);
+    let filter = format!("label=bt={}", site.name);
+    wait_for("a prune that is not in another one's way", Duration::from_secs(60), || {
+        let output = site.run("docker", &["image", "prune", "-f", "--filter", &filter]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || error.contains("a prune operation is already running"), "{error}");
+        output.status.success()
+    });
 }
 
 fn is_there(site: &Site, image: &str) -> bool {

@@ -194,6 +194,20 @@ fn what_lives_in_another_ones_container_is_made_anew_with_it() {
         }
     };
     lives_in_it();
+    let rolls = || {
+        let said = site.baton("2", &["history", "--json"], 0);
+        said.lines().filter(|line| line.starts_with('{')).count()
+    };
+    site.baton("2", &["up", "--yes"], 0);
+    all_on(&site, &all, "2");
+    lives_in_it();
+    assert_eq!(rolls(), 1, "both are made anew at once, with the digest that Compose gives them");
+    site.compose_is_content("2");
+    // Those that Compose has made are made again, with another digest: that of the id which their landlord has now.
+    site.baton("2", &["rollback", "--yes"], 0);
+    all_on(&site, &all, "1");
+    lives_in_it();
+    site.compose_is_content("1");
     site.baton("2", &["up", "--yes"], 0);
     all_on(&site, &all, "2");
     lives_in_it();

@@ -259,6 +259,7 @@ pub fn seen(id: &str, state: InstanceState, health: Health) -> InstanceObservati
     InstanceObservation {
         id: instance(id),
         spec: Some(digest("spec")),
+        asked: None,
         definition: Some(digest("definition")),
         version: None,
         state,

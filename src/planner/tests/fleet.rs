@@ -344,6 +344,7 @@ fn created(
     InstanceObservation {
         id,
         spec: Some(spec),
+        asked: None,
         definition: Some(definition),
         version,
         state: InstanceState::Created,

@@ -42,6 +42,13 @@ impl Inner {
             containers.insert(slot.index, container);
         }
         let (image, config_hash) = first?;
+        // Nobody knows what Compose digested when these were made. As often as not it was the same with another image,
+        // and then it gives the digest that they have.
+        let ids = names.iter().map(|(id, name)| (name.clone(), id.clone())).collect();
+        let digest = asked.digest.as_ref().zip(definition.image.as_deref());
+        let digest = digest
+            .map(|(digest, now)| digest.with_image(now, &image))
+            .filter(|digest| digest.with(&ids).as_ref() == Some(&config_hash));
         let service = ComposeService {
             project: asked.project.clone(),
             service: asked.service.clone(),
@@ -53,6 +60,7 @@ impl Inner {
             alone: asked.alone.clone(),
             follows: asked.follows.clone(),
             asked_hash: None,
+            digest,
             host_ports,
             clients: asked.clients.clone(),
             remote: None,

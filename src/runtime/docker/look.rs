@@ -244,9 +244,11 @@ impl Inner {
         let state = state_of(about);
         let runs = state == InstanceState::Running;
         let ended = matches!(state, InstanceState::Exited | InstanceState::Restarting);
+        let spec = spec_of(&seen.about).or_else(|| seen.entry.spec.clone());
         Ok(InstanceObservation {
             id: seen.id.clone(),
-            spec: spec_of(&seen.about).or_else(|| seen.entry.spec.clone()),
+            asked: seen.entry.spec.clone().filter(|asked| spec.as_ref().is_some_and(|shown| shown != asked)),
+            spec,
             definition: seen.entry.definition.clone(),
             version: seen.entry.version.clone(),
             state,

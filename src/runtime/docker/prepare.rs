@@ -3,6 +3,8 @@
 //! The name and number are on record before the engine is asked, and the container's id after all is done. What a crash
 //! leaves in between has a temporary name that says whose it is, has never run, and is made anew.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use bollard::models::{ContainerCreateBody, NetworkConnectRequest, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
@@ -15,11 +17,14 @@ use serde_json::Value;
 
 use super::body;
 use super::engine::{ACT, ASK, Trouble, refused};
-use super::look::{mounts_of, name_of, spec_of, state_of};
+use super::look::{CONFIG_HASH, mounts_of, name_of, spec_of, state_of};
 use super::record::{Entry, temporary_name};
 use super::runtime::Inner;
 use super::volumes::carry;
-use crate::model::{ComposeArchive, ComposeService, FailureKind, InstanceId, InstanceState, Secret};
+use crate::model::{
+    ComposeArchive, ComposeDigest, ComposeService, Digest, FailureKind, InstanceId, InstanceState, Secret,
+    compose_spec_with,
+};
 use crate::runtime::redact::Redactor;
 use crate::runtime::{Blueprint, RuntimeError};
 
@@ -37,7 +42,7 @@ pub(super) struct Draft {
     /// Further networks: name or id, and the body of the connect call.
     pub(super) networks: Vec<(String, String)>,
     pub(super) archives: Vec<ComposeArchive>,
-    pub(super) ports: std::collections::BTreeMap<String, u16>,
+    pub(super) ports: BTreeMap<String, u16>,
 }
 
 impl Inner {
@@ -54,9 +59,16 @@ impl Inner {
         let old = seen.iter().rfind(|seen| seen.id.number < instance.number);
         let mut wanted: Value = serde_json::from_str(draft.body.expose())
             .map_err(|_| refused(FailureKind::Refused, format!("{instance}: the body of its container is no JSON")))?;
+        let mut spec = blueprint.spec.clone();
         if let Some(compose) = &blueprint.definition.compose {
             self.provide(instance, compose).await?;
             self.live_in(&mut wanted)?;
+            if let Some(digest) = &compose.digest
+                && let Some(hash) = digest.with(&self.ids(digest).await?)
+            {
+                spec = compose_spec_with(&spec, &hash);
+                wanted["Labels"][CONFIG_HASH] = Value::from(hash);
+            }
             // Its name may stand for another image by now.
             let now = self.image_id(wanted["Image"].as_str().unwrap_or_default()).await?.unwrap_or_default();
             let former = self.former_image(&blueprint.definition, &now).await;
@@ -92,7 +104,7 @@ impl Inner {
             })
             .await?;
         let redactor = redactor(&wanted);
-        let made = self.create(instance, blueprint, &draft, &wanted).await.map_err(|mut error| {
+        let made = self.create(instance, blueprint, &draft, &wanted, &spec).await.map_err(|mut error| {
             error.message = redactor.redact(error.message);
             error
         });
@@ -129,6 +141,20 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// The ids of the containers that Compose's digest of this one has in it, by their names. What is no slot of ours
+    /// is what has the name.
+    async fn ids(&self, digest: &ComposeDigest) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let mut ids = BTreeMap::new();
+        for name in digest.names() {
+            let id = match self.newest(name)? {
+                Some(id) => Some(id),
+                None => self.container(name).await?.and_then(|about| about.id),
+            };
+            ids.extend(id.map(|id| (name.to_owned(), id)));
+        }
+        Ok(ids)
     }
 
     /// The id of the newest container of the slot whose containers have a name in the end. `None`: no slot of ours.
@@ -179,6 +205,7 @@ impl Inner {
         blueprint: &Blueprint,
         draft: &Draft,
         wanted: &Value,
+        spec: &Digest,
     ) -> Result<String, RuntimeError> {
         let client = self.engine.client().await?;
         let raw = Bytes::from(wanted.to_string());
@@ -195,7 +222,7 @@ impl Inner {
             }
             Err(trouble) => return Err(trouble.into()),
         };
-        match self.finish(&id, instance, blueprint, draft).await {
+        match self.finish(&id, instance, blueprint, draft, spec).await {
             Ok(()) => Ok(id),
             Err(error) => {
                 // Its volumes stay: those that were carried are another container's too.
@@ -213,11 +240,11 @@ impl Inner {
         instance: &InstanceId,
         blueprint: &Blueprint,
         draft: &Draft,
+        spec: &Digest,
     ) -> Result<(), RuntimeError> {
         let missing = || refused(FailureKind::Missing, format!("{instance}: its container went away again"));
         let about = self.container(id).await?.ok_or_else(missing)?;
-        let shown = spec_of(&about);
-        if shown.as_ref() != Some(&blueprint.spec) {
+        if spec_of(&about).as_ref() != Some(spec) {
             let image = blueprint.definition.image.as_deref().unwrap_or_default();
             let has = about.image.as_deref().unwrap_or("unknown");
             return Err(refused(

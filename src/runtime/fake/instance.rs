@@ -103,6 +103,7 @@ impl FakeInstance {
         InstanceObservation {
             id: self.id.clone(),
             spec: Some(self.spec.clone()),
+            asked: None,
             definition: Some(self.definition_digest.clone()),
             version: self.version.clone(),
             state,

@@ -107,6 +107,7 @@ impl State {
         InstanceObservation {
             id: self.instance.clone(),
             spec: Some(self.spec.clone()),
+            asked: None,
             definition: Some(self.definition.clone()),
             version: self.version.clone(),
             state,

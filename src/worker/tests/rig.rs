@@ -222,6 +222,7 @@ impl Rig {
         let seen = |(id, proc): (&InstanceId, &Proc)| InstanceObservation {
             id: id.clone(),
             spec: Some(proc.spec.clone()),
+            asked: None,
             definition: Some(digest("d")),
             version: None,
             state: proc.state,

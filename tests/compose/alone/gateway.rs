@@ -24,7 +24,7 @@ fn ten_rolls_behind_the_projects_gateway_lose_no_request() {
     if !is_here("ten_rolls_behind_the_projects_gateway_lose_no_request") {
         return;
     }
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let site = Site::with_baton("door", quickstart());
     let front = Front { port: free_port() };
     // `worker` asks the API by its name in the network, past the gateway: the plan says so.
@@ -45,7 +45,7 @@ fn a_single_replica_is_rolled_under_load_and_a_gateway_that_a_person_made_anew_i
     if !is_here("a_single_replica_is_rolled_under_load_and_a_gateway_that_a_person_made_anew_is_told_again") {
         return;
     }
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let site = Site::with_baton("single", quickstart());
     let front = Front { port: free_port() };
     site.compose_file(&api(1, "{ gateway: { port: 8080 } }", &door(front.port)));
@@ -80,7 +80,7 @@ fn a_gateway_on_the_host_serves_a_project_that_has_none() {
     if !is_here("a_gateway_on_the_host_serves_a_project_that_has_none") {
         return;
     }
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let site = Site::with_baton("host", quickstart());
     let front = Front { port: free_port() };
     let listen = format!("{{ gateway: {{ listen: \"127.0.0.1:{}\", port: 8080 }} }}", front.port);
@@ -97,7 +97,7 @@ fn a_fixed_port_of_the_host_moves_behind_the_gateway_with_one_command() {
     if !is_here("a_fixed_port_of_the_host_moves_behind_the_gateway_with_one_command") {
         return;
     }
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let site = Site::with_baton("moved", quickstart());
     let front = Front { port: free_port() };
     let published = api(1, "{ gateway: { port: 8080 } }", "").replace(

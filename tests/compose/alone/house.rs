@@ -185,7 +185,7 @@ fn the_example_fleet_is_rolled_by_agents_in_containers_and_nothing_is_lost_when_
     if !is_here("the_example_fleet_is_rolled_by_agents_in_containers_and_nothing_is_lost_when_they_are_killed") {
         return;
     }
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let house = House::new();
     house.typed("docker compose up -d");
     house.wait_log("load", "is open");

@@ -91,7 +91,7 @@ fn servers(site: &Site) -> Vec<(String, String)> {
 fn ten_rolls_behind_haproxy_lose_no_request() {
     let test = "ten_rolls_behind_haproxy_lose_no_request";
     let Some(program) = program(test, "haproxy").filter(|_| is_here(test)) else { return };
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let site = Site::with_baton("haproxy", quickstart());
     let front = Front { port: free_port() };
     let lb = haproxy(&site, &image_of(&site, &program), front.port);
@@ -122,7 +122,7 @@ fn ten_rolls_behind_haproxy_lose_no_request() {
 fn a_single_replica_behind_haproxy_is_rolled_under_load() {
     let test = "a_single_replica_behind_haproxy_is_rolled_under_load";
     let Some(program) = program(test, "haproxy").filter(|_| is_here(test)) else { return };
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     let site = Site::with_baton("haone", quickstart());
     let front = Front { port: free_port() };
     let lb = haproxy(&site, &image_of(&site, &program), front.port);
@@ -200,7 +200,7 @@ fn other_proxies_are_told_by_a_command_of_their_users() {
     if !is_here(test) {
         return;
     }
-    let _pass = gate::alone();
+    let _pass = gate::measuring();
     for name in ["nginx", "caddy"] {
         let site = Site::with_baton(name, quickstart());
         let front = Front { port: free_port() };

@@ -66,13 +66,15 @@ fn without_compose_v2_it_is_said_what_to_install() {
     program(&old, "docker-compose", "echo 1.29.2");
     let none = site.path("none");
     std::fs::create_dir(&none).unwrap();
+    // The plugin of this machine is not to be found: whoever names more folders leaves it to `docker` where to look.
+    std::fs::write(site.path("config.json"), r#"{ "cliPluginsExtraDirs": [] }"#).unwrap();
     for (path, words) in [
         (&old, ["only Docker Compose 1.29.2 was found", "install the Compose plugin"]),
         (&none, ["Docker Compose v2 was not found", "install the Compose plugin"]),
     ] {
         for args in [&["up", "--yes"][..], &["-f", "compose.yaml", "up", "--yes"]] {
             let mut command = verb(&site, "1", args);
-            command.env("PATH", path);
+            command.env("PATH", path).env("DOCKER_CONFIG", site.path(""));
             let told = said(command);
             assert_eq!(told.code, 2, "{}", told.text);
             assert!(words.iter().all(|word| told.text.contains(word)), "{args:?}: {}", told.text);

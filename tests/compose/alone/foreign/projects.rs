@@ -21,14 +21,7 @@ pub struct Foreign {
     pub restart: Option<&'static str>,
     /// Whether its images are built, from what the edit changes.
     pub builds: bool,
-    /// Whether one of its services lives in the network of another one that changes with it. Compose has the id of that
-    /// one's container in the digest of such a service.
-    pub nested: bool,
 }
-
-/// Whether a service can be rolled together with the one whose network it lives in. Until then such a project is left
-/// out: the new container looks for the former one's network.
-pub const NESTED_ARE_RIGHT: bool = false;
 
 /// What may be asked of a port while its project is rolled.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +44,6 @@ const NOTHING: Foreign = Foreign {
     told: &[],
     restart: None,
     builds: false,
-    nested: false,
 };
 
 const POSTGRES: (&str, &str) = ("postgres", "/var/lib/postgresql/data");
@@ -201,7 +193,6 @@ pub const PROJECTS: &[Foreign] = &[
         edit: (".env", "3.38", "3.39"),
         changes: &["gluetun", "torrent"],
         serves: Some((8112, Serves::ButFor("gluetun"))),
-        nested: true,
         ..NOTHING
     },
 ];
