@@ -95,7 +95,11 @@ mod tests {
     use serde_json::json;
 
     /// As Compose 2.26.1 has digested it, with `ID` in place of the landlord's id.
-    const DIGESTED: &str = r#"{"command":["sleep","100000"],"depends_on":{"vpn":{"condition":"service_started","required":true}},"deploy":{"placement":{}},"entrypoint":null,"environment":{"A":"a$b \u003c\u0026\u003e é"},"image":"busybox:x","network_mode":"container:ID","volumes_from":["ID"]}"#;
+    const DIGESTED: &str = concat!(
+        r#"{"command":["sleep","100000"],"depends_on":{"vpn":{"condition":"service_started","required":true}},"#,
+        r#""deploy":{"placement":{}},"entrypoint":null,"environment":{"A":"a$b \u003c\u0026\u003e é"},"#,
+        r#""image":"busybox:x","network_mode":"container:ID","volumes_from":["ID"]}"#
+    );
 
     fn project() -> Project {
         Project::parse(
