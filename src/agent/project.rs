@@ -296,6 +296,7 @@ fn host_of(local: &Definition, kept: Digest) -> ComposeHost {
         names: compose.containers.iter().map(|(index, container)| (*index, container.name.clone())).collect(),
         kept,
         alone: compose.alone.clone(),
+        follows: compose.follows.iter().map(ToString::to_string).collect(),
         version: None,
     }
 }

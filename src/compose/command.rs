@@ -231,7 +231,8 @@ fn plugin_among(own: Option<&Path>, folders: impl IntoIterator<Item = impl AsRef
     if settings.contains("cliPluginsExtraDirs") {
         return None; // `docker` knows best
     }
-    let own = own.map(|own| own.join("cli-plugins"));
+    // Run from another folder, a relative path would lead elsewhere.
+    let own = own.filter(|own| own.is_absolute()).map(|own| own.join("cli-plugins"));
     let folders = own.into_iter().chain(folders.into_iter().map(|folder| folder.as_ref().to_owned()));
     let is_program =
         |path: &PathBuf| path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);

@@ -96,6 +96,9 @@ pub struct ComposeHost {
     /// Why two of a slot's containers cannot be there at once, where that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone: Option<String>,
+    /// Services there that it is made anew with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub follows: BTreeSet<String>,
     /// The version there, where the project names a variable for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

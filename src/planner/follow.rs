@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::work::Work;
 use crate::model::{ComponentName, Definition};
 
-fn follows(definition: &Definition) -> impl Iterator<Item = &ComponentName> {
+/// Whom it is made anew with.
+pub(super) fn follows(definition: &Definition) -> impl Iterator<Item = &ComponentName> {
     definition.compose.iter().flat_map(|compose| &compose.follows)
 }
 

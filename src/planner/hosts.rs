@@ -108,6 +108,7 @@ fn joined(
         compose: Some(ComposeService {
             service: service.service.clone(),
             alone,
+            follows: follows(name, answers, components),
             remote: Some(remote),
             ..Default::default()
         }),
@@ -143,14 +144,32 @@ fn depends_on(
 ) -> BTreeMap<ComponentName, Condition> {
     let mut all = BTreeMap::new();
     for (service, condition) in answers.iter().flat_map(|(_, answer)| &answer.depends_on) {
-        let of = |definition: &&Definition| {
-            definition.compose.as_ref().is_some_and(|of| of.remote.is_some() && of.service == *service)
-        };
-        for other in components.values().filter(of).filter(|other| other.component != *name) {
-            all.insert(other.component.clone(), *condition);
-        }
+        all.extend(of_service(service, name, components).map(|other| (other, *condition)));
     }
     all
+}
+
+/// Whom it is made anew with, by what the Compose files say.
+fn follows(
+    name: &ComponentName,
+    answers: &[(&AgentId, &ComposeAnswer)],
+    components: &BTreeMap<ComponentName, Definition>,
+) -> BTreeSet<ComponentName> {
+    let services = answers.iter().flat_map(|(_, answer)| &answer.host.follows);
+    services.flat_map(|service| of_service(service, name, components)).collect()
+}
+
+/// Other components that are this service on their hosts.
+fn of_service<'a>(
+    service: &'a str,
+    name: &'a ComponentName,
+    components: &'a BTreeMap<ComponentName, Definition>,
+) -> impl Iterator<Item = ComponentName> + 'a {
+    let of = move |definition: &&Definition| {
+        definition.compose.as_ref().is_some_and(|of| of.remote.is_some() && of.service == service)
+    };
+    let others = components.values().filter(of).map(|other| &other.component);
+    others.filter(move |other| *other != name).cloned()
 }
 
 /// A definition with the image as an agent's host calls it, for people.

@@ -141,7 +141,7 @@ fn runs_with<'a>(
 
 fn same(definition: &Definition, found: &Found<'_>, resolution: Option<&Resolution>) -> bool {
     // Without an answer nothing speaks against it; the plan is refused later for want of one.
-    resolution.is_none_or(|resolution| found.seen.spec.as_ref() == Some(&spec_on(definition, found.agent, resolution)))
+    resolution.is_none_or(|resolution| found.seen.is_made_of(&spec_on(definition, found.agent, resolution)))
 }
 
 fn replace(scene: &Scene<'_>, pool: &mut Pool, slot: &SlotName, found: &Found<'_>, definition: &Definition) -> Work {

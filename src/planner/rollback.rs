@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::digest::spec_on;
 use super::draft::{Draft, refuse_unresolved, removal, set_orders, spares_gateway, want};
+use super::follow;
 use super::gateway::is_gateway;
 use super::place::{placement, wanted_by_agent};
 use super::scene::{Found, Pool, Scene};
@@ -11,8 +12,8 @@ use super::stages::Wishes;
 use super::work::{View, Want, Work, present, work_for};
 use super::{PlanError, stages};
 use crate::model::{
-    AgentId, ApiAt, ChangeKind, ComponentName, Definition, Digest, InstanceId, Plan, PlanKind, Resolution, RollId,
-    RollNumber, Stages, StepKind,
+    AgentId, ApiAt, ChangeKind, ComponentName, Definition, Digest, InstanceId, InstanceObservation, Plan, PlanKind,
+    Resolution, RollId, RollNumber, Stages, StepKind,
 };
 
 pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, number: RollNumber, plan: &Plan) -> Result<Draft, PlanError> {
@@ -37,7 +38,9 @@ pub(super) fn rollback(scene: &Scene<'_>, of: &RollId, number: RollNumber, plan:
         definitions: BTreeMap::new(),
         warnings: Vec::new(),
         way_back: Vec::new(),
+        anew: BTreeSet::new(),
     };
+    back.anew = back.made_anew(&changed)?;
     for name in scene.components().union(&changed) {
         if !changed.contains(name) {
             back.leave_alone(name);
@@ -125,9 +128,60 @@ struct Back<'a> {
     definitions: BTreeMap<ComponentName, Digest>,
     warnings: Vec<String>,
     way_back: Vec<String>,
+    /// Components of which no former instance is kept.
+    anew: BTreeSet<ComponentName>,
 }
 
 impl Back<'_> {
+    /// What lives in another one's container does not outlive it: where that one is made or started again, it is made
+    /// anew, too. And what is made anew lives in the newest container of the other one, so no older one is kept then.
+    fn made_anew(&self, changed: &BTreeSet<ComponentName>) -> Result<BTreeSet<ComponentName>, PlanError> {
+        let targets: BTreeMap<ComponentName, Definition> = changed
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.scene.history.succeeded.get(name)?.1.clone())))
+            .collect();
+        let (mut made, mut started, mut older) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (name, definition) in &targets {
+            let Some((digest, _)) = self.scene.history.succeeded.get(name) else { continue };
+            for (slot, agent) in &placement(definition, &self.scene.input.inventory)? {
+                let version = self.version(digest, name);
+                let wanted = want(self.scene, definition, digest.clone(), agent, version.as_ref());
+                let instances = self.scene.instances(slot);
+                let Some(kept) = self.kept(&instances, &wanted) else {
+                    made.insert(name.clone());
+                    continue;
+                };
+                if !kept.seen.may_run() {
+                    started.insert(name.clone());
+                }
+                if instances.iter().any(|found| found.seen.id.number > kept.seen.id.number) {
+                    older.insert(name.clone());
+                }
+            }
+        }
+        let mut anew: BTreeSet<ComponentName> = BTreeSet::new();
+        loop {
+            let is_made = |name: &ComponentName| made.contains(name) || anew.contains(name);
+            let mut more = BTreeSet::new();
+            for (name, definition) in &targets {
+                for on in follow::follows(definition) {
+                    if is_made(on) || started.contains(on) {
+                        more.insert(name.clone());
+                    }
+                    let lives = definition.compose.as_ref().is_some_and(|compose| compose.digest.is_some());
+                    if lives && is_made(name) && older.contains(on) {
+                        more.insert(on.clone());
+                    }
+                }
+            }
+            let before = anew.len();
+            anew.append(&mut more);
+            if anew.len() == before {
+                return Ok(anew);
+            }
+        }
+    }
+
     fn leave_alone(&mut self, name: &ComponentName) {
         if let Some(definition) = self.scene.last_definition(name) {
             self.govern(definition);
@@ -180,6 +234,9 @@ impl Back<'_> {
             let instances = scene.instances(slot);
             let spared = spares_gateway(scene, definition, slot, named);
             let kept = if spared { present(&instances) } else { self.kept(&instances, &wanted) };
+            // A job is not run on the way back.
+            let follows = self.anew.contains(name) && !spared && !definition.is_job() && kept.is_some();
+            let kept = kept.filter(|_| !follows);
             let wanted = match kept {
                 Some(kept) => Want {
                     agent: if is_gateway(definition) { kept.agent.clone() } else { wanted.agent.clone() },
@@ -194,6 +251,9 @@ impl Back<'_> {
                 continue;
             }
             let mut work = work_for(scene, &mut self.pool, slot, &wanted, kept, &view);
+            if follows {
+                work.why = "made anew with what it lives in, or with what lives in it".to_owned();
+            }
             if definition.is_job() {
                 self.made_not_run(&mut work);
                 // It would only be kept for a later day: no reason to refuse the way back.
@@ -244,11 +304,14 @@ impl Back<'_> {
             .filter(|found| !self.made.contains(&found.seen.id) && self.is_target(found, wanted))
             .collect();
         let running = || former.iter().rev().filter(|found| found.seen.may_run());
-        let spec = former.last().map_or(Some(&wanted.spec), |found| found.seen.spec.as_ref());
-        let equal =
-            instances.iter().rev().filter(here).find(|found| {
-                self.made.contains(&found.seen.id) && found.is_ready() && found.seen.spec.as_ref() == spec
-            });
+        // What was asked for: what was made of it may differ in what was not known before.
+        let asked = |seen: &'f InstanceObservation| seen.asked.as_ref().or(seen.spec.as_ref());
+        let spec = former.last().map_or(Some(&wanted.spec), |found| asked(found.seen));
+        let equal = instances
+            .iter()
+            .rev()
+            .filter(here)
+            .find(|found| self.made.contains(&found.seen.id) && found.is_ready() && asked(found.seen) == spec);
         let found = running().find(|found| found.is_ready()).or(running().next()).copied();
         found.or(equal).or(former.last().copied()).copied()
     }
@@ -259,7 +322,7 @@ impl Back<'_> {
         let unresolved = Resolution::default();
         let text = |definition: &Definition| spec_on(definition, found.agent, &unresolved);
         found.seen.definition.as_ref() == Some(&wanted.digest)
-            || found.seen.spec.as_ref() == Some(&wanted.spec)
+            || found.seen.is_made_of(&wanted.spec)
             || self.scene.made_with(found.seen).is_some_and(|made| text(made) == text(wanted.definition))
     }
 

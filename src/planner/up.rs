@@ -222,7 +222,7 @@ impl Up<'_> {
                 Some(kept) if is_gateway(definition) && !named => Want { agent: kept.agent.clone(), ..wanted },
                 _ => wanted,
             };
-            if let Some(kept) = kept.filter(|kept| kept.seen.spec.as_ref() != Some(&wanted.spec)) {
+            if let Some(kept) = kept.filter(|kept| !kept.seen.is_made_of(&wanted.spec)) {
                 let what = scene
                     .made_with(kept.seen)
                     .map_or("spec changed".to_owned(), |before| diff::explain(before, definition));
@@ -296,9 +296,8 @@ impl Up<'_> {
         for (slot, agent) in &placed {
             let wanted = want(scene, definition, digest.clone(), agent, self.version);
             let instances = scene.instances(slot);
-            let same = |found: &&super::scene::Found<'_>| {
-                *found.agent == wanted.agent && found.seen.spec.as_ref() == Some(&wanted.spec)
-            };
+            let same =
+                |found: &&super::scene::Found<'_>| *found.agent == wanted.agent && found.seen.is_made_of(&wanted.spec);
             let ended_well = instances
                 .iter()
                 .filter(same)

@@ -148,10 +148,8 @@ pub(super) struct View<'a> {
 /// The instance with the wanted spec that a slot keeps: one that may run (the newest ready one, else the newest), else
 /// the newest that can be started again.
 pub(super) fn current<'a>(instances: &[Found<'a>], want: &Want<'_>) -> Option<Found<'a>> {
-    let matching: Vec<&Found<'a>> = instances
-        .iter()
-        .filter(|found| *found.agent == want.agent && found.seen.spec.as_ref() == Some(&want.spec))
-        .collect();
+    let matching: Vec<&Found<'a>> =
+        instances.iter().filter(|found| *found.agent == want.agent && found.seen.is_made_of(&want.spec)).collect();
     let running = || matching.iter().rev().filter(|found| found.seen.may_run());
     running().find(|found| found.is_ready()).or(running().next()).or(matching.last()).map(|found| **found)
 }

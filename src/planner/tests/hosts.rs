@@ -40,6 +40,7 @@ fn asked(fleet: &Fleet, ask: Ask, tag: &str, change: impl Fn(&AgentId, &mut Comp
                     names: question.slots.iter().zip(1..).map(|(i, n)| (*i, format!("{component}-{n}"))).collect(),
                     kept: Digest(format!("{component} of {agent} at {at}")),
                     alone: None,
+                    follows: Default::default(),
                     version: Some(at),
                 };
                 let steering = Definition { compose: None, ..definition.clone() };
@@ -142,6 +143,23 @@ fn what_the_files_wait_for_counts_unless_the_manifest_says_it_itself() {
     let own = fleet.component("worker").compose.as_mut().unwrap().remote.as_mut().unwrap();
     own.own = "{\"depends_on\":[]}".to_owned();
     assert_eq!(depends_on(&fleet), [].into());
+}
+
+#[test]
+fn what_lives_in_another_ones_container_on_its_host_is_made_anew_with_it() {
+    let mut fleet = hosts();
+    let lives = |_: &AgentId, answer: &mut ComposeAnswer| {
+        if answer.steering.component == name("worker") {
+            // What is no component of the fleet is never made anew by it.
+            answer.host.follows = ["api", "db"].map(str::to_owned).into();
+        }
+    };
+    let first = plan(&asked(&fleet, up(), "1", lives)).unwrap();
+    fleet.carry_out(&first);
+    let ask = Ask::Restart { components: vec![name("api")] };
+    let again = plan(&asked(&fleet, ask, "1", lives)).unwrap().plan;
+    let (api, worker) = (at(&again, "prepare", "api-1.2"), at(&again, "prepare", "worker-1.2"));
+    assert!(waits(&again, worker, api), "{:?}", lines(&again));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod fleet;
+mod follow;
 mod hosts;
 mod order;
 mod place;

@@ -20,13 +20,17 @@ impl Inner {
         let mut first: Option<(String, String)> = None;
         let names = self.names(&slots).ok()?;
         let mut host_ports = BTreeSet::new();
+        // Of the containers that it lives in, by name: another one may have or have had the same.
+        let mut ids = BTreeMap::new();
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
             let all = self.look(&slot).await.ok()?;
             let Some(seen) = all.iter().rfind(|seen| seen.entry.definition.is_none()) else { continue };
             let image = self.image_of(&seen.about).await?;
             let mut container = container(seen, &image);
+            let own = container.body.expose().to_owned();
+            ids.extend(names.iter().filter(|(id, _)| own.contains(*id)).map(|(id, name)| (name.clone(), id.clone())));
             // It may live in a container that is made anew before it: the name stays, the id does not.
-            let body = names.iter().fold(container.body.expose().to_owned(), |body, (id, name)| body.replace(id, name));
+            let body = names.iter().fold(own, |body, (id, name)| body.replace(id, name));
             container.body = Secret::new(body);
             let host = seen.about.host_config.as_ref();
             let bindings = host.and_then(|host| host.port_bindings.as_ref()).into_iter().flatten();
@@ -44,7 +48,6 @@ impl Inner {
         let (image, config_hash) = first?;
         // Nobody knows what Compose digested when these were made. As often as not it was the same with another image,
         // and then it gives the digest that they have.
-        let ids = names.iter().map(|(id, name)| (name.clone(), id.clone())).collect();
         let digest = asked.digest.as_ref().zip(definition.image.as_deref());
         let digest = digest
             .map(|(digest, now)| digest.with_image(now, &image))
