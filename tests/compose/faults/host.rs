@@ -1,10 +1,10 @@
 //! A port that somebody has, health that comes and goes, a disk that is full, a program that ignores its signal.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use super::{ONE, QUICK, Under, running, said, up, up_ends_well, verb};
 use crate::docker::{Site, is_here};
+use crate::support::procs::free_port;
 
 #[test]
 fn a_port_that_somebody_else_has_is_named_and_the_old_one_serves_again() {
@@ -12,10 +12,13 @@ fn a_port_that_somebody_else_has_is_named_and_the_old_one_serves_again() {
         return;
     }
     let site = Site::new("port");
-    let held = TcpListener::bind("0.0.0.0:0").unwrap();
-    let port = held.local_addr().unwrap().port();
+    let port = free_port();
     site.compose_file(&format!("{ONE}{QUICK}"));
     site.compose_up("1");
+    // A program of the engine's host, which need not be this one.
+    let (name, image, at) = (format!("{}-else", site.name), format!("{}:1", site.name), port.to_string());
+    let program = [&image, "/bin/busybox", "httpd", "-f", "-p", &at];
+    site.docker(&[&["run", "-d", "--init", "--network", "host", "--name", &name][..], &program].concat());
     site.compose_file(&format!("{ONE}    ports: [\"{port}:80\"]\n{QUICK}"));
     let taken = up(&site, "2");
     assert_eq!(taken.code, 3, "{}", taken.text);
@@ -23,7 +26,7 @@ fn a_port_that_somebody_else_has_is_named_and_the_old_one_serves_again() {
     let filter = format!("label=com.docker.compose.project={}", site.name);
     let left = site.docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}} {{.Image}} {{.State}}"]);
     assert_eq!(left, format!("{0}-w-1 {0}:1 running", site.name));
-    drop(held);
+    site.docker(&["rm", "-f", &name]);
     up_ends_well(&site, "2");
     site.compose_is_content("2");
 }
