@@ -218,8 +218,8 @@ impl Selection {
     }
 }
 
-/// The plugin that `docker` would run for `docker compose`. `docker` starts the plugin that it is asked for twice,
-/// to see what it is, which makes each call twice as long; the plugin does the same by itself.
+/// The plugin that `docker` would run for `docker compose`. `docker` starts it twice, the first time to see what it is,
+/// which makes each call twice as long; the plugin does the same by itself.
 fn plugin() -> Option<String> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
     let own = std::env::var_os("DOCKER_CONFIG").filter(|own| !own.is_empty()).map(PathBuf::from).or_else(home);

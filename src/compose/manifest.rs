@@ -375,11 +375,7 @@ fn container(created: &Created, digest: &str) -> ComposeContainer {
 /// Services that a service is made anew with: whose container it lives in, and `depends_on.restart`.
 fn follows(service: &Service) -> BTreeSet<&str> {
     let restarted = service.depends_on.iter().filter(|(_, on)| on.restart).map(|(on, _)| on.as_str());
-    let modes = [&service.network_mode, &service.pid, &service.ipc].into_iter().flatten();
-    let lives_in = modes.filter_map(|mode| mode.strip_prefix("service:"));
-    // `container:NAME` is none of the project.
-    let from = service.volumes_from.iter().filter(|from| !from.starts_with("container:"));
-    restarted.chain(lives_in).chain(from.filter_map(|from| from.split(':').next())).collect()
+    restarted.chain(service.landlords()).collect()
 }
 
 /// Compose's digest of a service as things are. That of a service which is on the network of another one's container,

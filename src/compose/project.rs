@@ -323,6 +323,15 @@ impl Service {
         self.healthcheck.as_ref().is_some_and(Healthcheck::has_test)
     }
 
+    /// Services whose container it lives in: on its network, among its processes, with its memory or volumes.
+    pub fn landlords(&self) -> impl Iterator<Item = &str> {
+        let modes = [&self.network_mode, &self.pid, &self.ipc].into_iter().flatten();
+        let shared = modes.filter_map(|mode| mode.strip_prefix("service:"));
+        // `container:NAME` is none of the project.
+        let from = self.volumes_from.iter().filter(|from| !from.starts_with("container:"));
+        shared.chain(from.filter_map(|from| from.split(':').next()))
+    }
+
     /// Whether it is Baton itself.
     pub fn runs_baton(&self) -> bool {
         super::front::runs_baton(self)

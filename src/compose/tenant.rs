@@ -24,9 +24,7 @@ pub(super) fn is_there(project: &Project) -> bool {
 }
 
 fn lives(service: &Service) -> bool {
-    let modes = [&service.network_mode, &service.pid, &service.ipc];
-    modes.into_iter().flatten().any(|mode| mode.starts_with("service:"))
-        || service.volumes_from.iter().any(|from| !from.starts_with("container:"))
+    service.landlords().next().is_some()
 }
 
 /// What Compose digests of each of them, from what its `config` writes as JSON. One that is not here is digested in a

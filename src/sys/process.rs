@@ -171,6 +171,23 @@ pub fn all() -> io::Result<Vec<ProcStat>> {
     Ok(found)
 }
 
+/// Kills a command and the members of its session, while the command itself has not been reaped. One that has gone
+/// meanwhile is as good.
+pub fn kill_session(main: &Identity) {
+    let member = |stat: &ProcStat| stat.session == main.pid || stat.pid == main.pid;
+    let members = match all() {
+        Ok(all) => all
+            .iter()
+            .filter(|stat| member(stat))
+            .map(|stat| Identity { boot_id: main.boot_id.clone(), pid: stat.pid, start_time: stat.start_time })
+            .collect(),
+        Err(_) => vec![main.clone()],
+    };
+    for identity in members {
+        let _ = identity.open().map(|pidfd| pidfd.map(|pidfd| pidfd.signal(libc::SIGKILL)));
+    }
+}
+
 /// The value of a variable in the environment that a process was started with; `None` when it has none or may not be
 /// read. A program can overwrite it, so its absence proves nothing.
 pub fn environment(pid: i32, name: &str) -> Option<Vec<u8>> {

@@ -148,18 +148,10 @@ impl Drop for Under {
     }
 }
 
-/// Image, state and restart policy of each container of the project, by name.
+/// Image, state and restart policy of each container of the project, by name without the project's.
 fn containers(site: &Site) -> BTreeMap<String, (String, String, String)> {
-    let filter = format!("label=com.docker.compose.project={}", site.name);
-    let ids = site.docker(&["ps", "-aq", "--filter", &filter]);
-    let about = |id: &str| {
-        let about = site.inspect(id);
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let name = text(&about["Name"]).trim_start_matches('/').trim_start_matches(&site.name).to_owned();
-        let policy = text(&about["HostConfig"]["RestartPolicy"]["Name"]);
-        (name, (text(&about["Config"]["Image"]), text(&about["State"]["Status"]), policy))
-    };
-    ids.lines().map(about).collect()
+    let short = |name: String| name.trim_start_matches(&site.name).to_owned();
+    site.states().into_iter().map(|(name, state)| (short(name), state)).collect()
 }
 
 /// How many containers of a service run.

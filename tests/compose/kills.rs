@@ -35,20 +35,6 @@ fn baton(site: &Site, tag: &str) -> Command {
     command
 }
 
-/// Image, state and restart policy of every container of the project, by name.
-fn containers(site: &Site) -> BTreeMap<String, (String, String, String)> {
-    let filter = format!("label=com.docker.compose.project={}", site.name);
-    let ids = site.docker(&["ps", "-aq", "--filter", &filter]);
-    let about = |id: &str| {
-        let about = site.inspect(id);
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let name = text(&about["Name"]).trim_start_matches('/').to_owned();
-        let policy = text(&about["HostConfig"]["RestartPolicy"]["Name"]);
-        (name, (text(&about["Config"]["Image"]), text(&about["State"]["Status"]), policy))
-    };
-    ids.lines().map(about).collect()
-}
-
 #[test]
 fn up_killed_at_any_moment_and_typed_again_comes_to_the_same_end() {
     if !is_here("up_killed_at_any_moment_and_typed_again_comes_to_the_same_end") {
@@ -72,7 +58,7 @@ fn up_killed_at_any_moment_and_typed_again_comes_to_the_same_end() {
         struck += u32::from(up.try_wait().unwrap().is_none());
         up.kill().unwrap();
         up.wait().unwrap();
-        let between = containers(&site);
+        let between = site.states();
         let again = baton(&site, tag).output().unwrap();
         let said = String::from_utf8_lossy(&again.stdout).into_owned() + &String::from_utf8_lossy(&again.stderr);
         let told = || format!("moment {moment}, killed after {after:?} with {between:?}: {said}");
@@ -83,7 +69,7 @@ fn up_killed_at_any_moment_and_typed_again_comes_to_the_same_end() {
         };
         let wanted: BTreeMap<_, _> =
             [end("api-1", "always"), end("api-2", "always"), end("worker-1", "unless-stopped")].into();
-        assert_eq!(containers(&site), wanted, "{}", told());
+        assert_eq!(site.states(), wanted, "{}", told());
         // Compose is content.
         let compose = site.compose_up(tag);
         let touched = ["Creating", "Recreate", "Removing"].iter().any(|word| compose.contains(word));

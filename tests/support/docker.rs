@@ -242,6 +242,23 @@ impl Site {
         assert_eq!(before, self.containers(), "the same containers");
     }
 
+    /// Image, state and restart policy of every container of the project, by name.
+    ///
+    /// # Panics
+    /// When the engine does not tell.
+    pub fn states(&self) -> BTreeMap<String, (String, String, String)> {
+        let filter = format!("label=com.docker.compose.project={}", self.name);
+        let ids = self.docker(&["ps", "-aq", "--filter", &filter]);
+        let about = |id: &str| {
+            let about = self.inspect(id);
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let name = text(&about["Name"]).trim_start_matches('/').to_owned();
+            let policy = text(&about["HostConfig"]["RestartPolicy"]["Name"]);
+            (name, (text(&about["Config"]["Image"]), text(&about["State"]["Status"]), policy))
+        };
+        ids.lines().map(about).collect()
+    }
+
     /// Id and image of every container of the project, by name.
     ///
     /// # Panics

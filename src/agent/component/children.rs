@@ -158,24 +158,12 @@ impl Children {
         match tokio::time::timeout(timeout, &mut started.end).await {
             Ok(end) => Ok(code(end)),
             Err(_) => {
-                for identity in session_of(&started.identity) {
-                    // One that has gone meanwhile is as good.
-                    let _ = identity.open().map(|pidfd| pidfd.map(|pidfd| pidfd.signal(libc::SIGKILL)));
-                }
+                process::kill_session(&started.identity);
                 let _ = tokio::time::timeout(KILL_PATIENCE, started.end).await;
                 Ok(None)
             }
         }
     }
-}
-
-/// A command and the members of its session, while the command itself has not been reaped.
-fn session_of(main: &Identity) -> Vec<Identity> {
-    let Ok(all) = process::all() else { return vec![main.clone()] };
-    all.iter()
-        .filter(|stat| stat.session == main.pid || stat.pid == main.pid)
-        .map(|stat| Identity { boot_id: main.boot_id.clone(), pid: stat.pid, start_time: stat.start_time })
-        .collect()
 }
 
 /// The file of a program, as a shell finds it.

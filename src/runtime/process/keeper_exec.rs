@@ -159,23 +159,11 @@ impl Keeper {
             }
             exec.killed = true;
             exec.deadline = now + KILL_PATIENCE;
-            for identity in session_of(&exec.main) {
-                // One that has gone meanwhile is as good.
-                let _ = identity.open().map(|pidfd| pidfd.map(|pidfd| pidfd.signal(libc::SIGKILL)));
-            }
+            process::kill_session(&exec.main);
         }
         for at in given_up.into_iter().rev() {
             let exec = self.execs.remove(at);
             self.finish_exec(&exec, None);
         }
     }
-}
-
-/// A command and the members of its session, while the command itself has not been reaped.
-fn session_of(main: &Identity) -> Vec<Identity> {
-    let Ok(all) = process::all() else { return vec![main.clone()] };
-    all.iter()
-        .filter(|stat| stat.session == main.pid || stat.pid == main.pid)
-        .map(|stat| Identity { boot_id: main.boot_id.clone(), pid: stat.pid, start_time: stat.start_time })
-        .collect()
 }
