@@ -115,6 +115,21 @@ async fn ends_and_starts(name: &str, port: Option<u16>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_nobody_follows_has_ended_for_everybody_once_its_end_is_told() {
+    let Some(project) = Project::new("last") else { return };
+    let runtime = started(&project, GOOD).await;
+    let _hints = runtime.hints();
+    for _ in 0..8 {
+        runtime.hold_restart(&worker(1)).await.unwrap();
+        runtime.signal(&worker(1), "SIGTERM").await.unwrap();
+        tokio::time::timeout(BOUND, runtime.wait_exit(&worker(1))).await.expect("its end").unwrap();
+        let running = docker(&["ps", "-q", "--filter", &format!("name={}-", project.name)]);
+        assert_eq!(running, "", "its end was told and `docker ps` still lists it");
+        runtime.start(&worker(1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_crashes_again_and_again_is_ended_by_a_hold_and_started_at_once() {
     let Some(project) = Project::new("loop") else { return };
     let runtime = started(&project, "exit 3").await;

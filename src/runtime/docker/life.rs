@@ -329,10 +329,23 @@ impl Inner {
                     Some(watched) => watched.ended().await,
                     None => std::future::pending().await,
                 }
-                self.ends.code(&id).await
+                let code = self.ends.code(&id).await;
+                // Who takes its place need not wait for the engine to take it apart. Where nobody does, nothing is
+                // gained, and whoever asks the engine next is to find it ended there, too.
+                if self.records.read(&instance.slot).is_ok_and(|record| record.instances.len() > 1) {
+                    return code;
+                }
+                std::future::pending().await
             };
             let told = tokio::select! {
-                told = self.wait_once(&id, WAIT_EVERY) => told?,
+                told = self.wait_once(&id, WAIT_EVERY) => {
+                    let told = told?;
+                    // It tells who waits before it changes its list; what it answers about it comes after both.
+                    if told.is_some() {
+                        self.container_now(&id).await?;
+                    }
+                    told
+                }
                 code = seen => {
                     // Where the engine may start it again, it alone knows what comes next.
                     let held = self.records.entry(instance)?.is_some_and(|(_, entry)| entry.held.is_some());

@@ -252,7 +252,15 @@ impl Run {
             if away.is_empty() {
                 break;
             }
-            ensure!(begun.elapsed() < PATIENCE, "{away:?} did not come back with the engine");
+            let why = away.iter().map(|name| self.docker(&["inspect", "-f", "{{.State.Error}}", name]));
+            let why = why.collect::<Result<Vec<_>, _>>()?;
+            // An engine that starts starts all at once: who is to live in another one's container may come too early,
+            // and is not tried again. Its owner starts it.
+            for (name, why) in away.iter().zip(&why).filter(|(_, why)| why.contains("of a non running container")) {
+                println!("=== {}: {name} is started by hand: {why}", self.project.name);
+                self.docker(&["start", name])?;
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{away:?} did not come back with the engine: {why:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
         self.compose_is_content()?;
