@@ -160,8 +160,8 @@ impl<R: Recordable> SqliteJournal<R> {
         let found = self
             .store
             .connection
-            .query_row("SELECT sequence, hash FROM records ORDER BY sequence DESC LIMIT 1", [], last_of)
-            .optional()
+            .prepare_cached("SELECT sequence, hash FROM records ORDER BY sequence DESC LIMIT 1")
+            .and_then(|mut last| last.query_row([], last_of).optional())
             .map_err(|error| read_error(&self.path, 0, error))?;
         match found {
             None => Ok(self.start()),

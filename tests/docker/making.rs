@@ -1,12 +1,15 @@
 //! Which container is which instance, and what a new one is made of.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use baton::model::{ComposeArchive, FailureKind, InstanceState, NamedPort, Port, Secret};
 use baton::runtime::Runtime;
 use serde_json::json;
 
-use super::GOOD;
 use super::engine::{Project, config_hash, docker, worker};
+use super::support::wait::wait_until;
+use super::{BOUND, GOOD};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_of_compose_gets_a_number_and_keeps_it_and_a_one_off_gets_none() {
@@ -43,6 +46,28 @@ async fn a_container_of_compose_gets_a_number_and_keeps_it_and_a_one_off_gets_no
     project.composed(1, "1", GOOD, &[]);
     assert_eq!(project.runtime().inspect(&slot).await.unwrap()[0].id, worker(2));
     assert_eq!(runtime.inspect(&slot).await.unwrap()[0].id, worker(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_somebody_else_makes_is_found_before_the_list_is_made_again() {
+    let Some(project) = Project::new("strange") else { return };
+    let runtime = project.runtime();
+    let _hints = runtime.hints();
+    // A busy machine may take longer than a list holds; then nothing is shown by it.
+    for index in 1..=10 {
+        let begun = Instant::now();
+        runtime.slots().await.unwrap();
+        project.composed(index, "1", GOOD, &[]);
+        let slot = worker(1).slot.component;
+        wait_until("a container that somebody else made", BOUND, async || {
+            runtime.slots().await.unwrap().iter().any(|found| found.component == slot && found.index == index)
+        })
+        .await;
+        if begun.elapsed() < Duration::from_secs(4) {
+            return;
+        }
+    }
+    panic!("it takes as long as a list holds: nobody heard of it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

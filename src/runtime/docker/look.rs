@@ -30,10 +30,10 @@ pub(super) const SLOT: &str = "baton.slot";
 pub(super) const INSTANCE: &str = "baton.instance";
 pub(super) const SPEC: &str = "baton.spec";
 
-/// One list serves all looks of this time: to an engine of a hundred containers it is as much as twenty inspects. It
-/// only finds what nobody knows yet, and what it names is looked at again by its id. A container that comes
-/// meanwhile is told by an event, after which there is a new list.
-const LIST_EVERY: Duration = Duration::from_secs(1);
+/// One list serves all looks of this time: to an engine of a hundred containers it is as much as forty inspects. It
+/// only finds what nobody knows yet, and what it names is looked at again by its id. A container that somebody else
+/// makes meanwhile is told by an event, after which there is a new list.
+const LIST_EVERY: Duration = Duration::from_secs(5);
 /// The same while nobody listens to events.
 const LIST_EVERY_UNTOLD: Duration = Duration::from_millis(100);
 /// Exit code of a main process that SIGKILL ended, as engines tell it.

@@ -15,7 +15,9 @@ use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 
 /// For so long an answer is given again. No look and the act after it are closer than what this adds on a busy host.
 const HOLDS: Duration = Duration::from_millis(100);
-/// The same of a container that has never run, while events are listened to: by itself it becomes nothing else.
+/// The same while events are listened to: they come within milliseconds of what they tell.
+const HOLDS_TOLD: Duration = Duration::from_millis(300);
+/// The same of a container that has never run: by itself it becomes nothing else.
 const HOLDS_UNSTARTED: Duration = Duration::from_secs(1);
 
 /// Answers, by the container's id.
@@ -34,8 +36,9 @@ struct Known {
 
 fn holds(about: &ContainerInspectResponse, listening: bool) -> Duration {
     match about.state.as_ref().and_then(|state| state.status) {
-        Some(ContainerStateStatusEnum::CREATED) if listening => HOLDS_UNSTARTED,
-        _ => HOLDS,
+        _ if !listening => HOLDS,
+        Some(ContainerStateStatusEnum::CREATED) => HOLDS_UNSTARTED,
+        _ => HOLDS_TOLD,
     }
 }
 
@@ -106,7 +109,7 @@ mod tests {
             state: Some(ContainerState { status: Some(status), ..ContainerState::default() }),
             ..ContainerInspectResponse::default()
         };
-        let (memo, asked) = (Memo::default(), Instant::now().checked_sub(HOLDS).unwrap());
+        let (memo, asked) = (Memo::default(), Instant::now().checked_sub(HOLDS_TOLD).unwrap());
         memo.listen(true);
         memo.keep("new", asked, &status(ContainerStateStatusEnum::CREATED));
         memo.keep("old", asked, &status(ContainerStateStatusEnum::RUNNING));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::EventsOptionsBuilder;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -16,7 +16,7 @@ use super::engine::{ASK, Engine};
 use super::look::{Listed, Seen};
 use super::memo::Memo;
 use super::places::{HostService, Places};
-use super::record::Records;
+use super::record::{Records, read_temporary};
 use super::retain::Retained;
 use crate::model::{
     Definition, Endpoint, ExitStatus, FleetName, InstanceId, InstanceObservation, Resolution, RuntimeKind, SlotName,
@@ -25,6 +25,8 @@ use crate::runtime::{Blueprint, Door, ExecOutput, Hint, Inside, Runtime, Runtime
 
 /// How many hints may wait to be read. Beyond it they are dropped: they are hints.
 const HINTS_MAX: usize = 1024;
+/// How many slots are looked at at a time when all are.
+const LOOKS: usize = 8;
 /// Before the engine's events are asked for again for the first time; doubles.
 const LISTEN_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
@@ -176,7 +178,9 @@ async fn listen(inner: Weak<Inner>, hints: mpsc::Sender<Hint>) {
                 let attributes = actor.attributes.unwrap_or_default();
                 if let (false, Some(id)) = (probing, &actor.id) {
                     strong.memo.forget(id);
-                    if action == "create" {
+                    // What Baton makes beside another one is on record before it is there.
+                    let name = attributes.get("name").map(String::as_str).unwrap_or_default();
+                    if action == "create" && read_temporary(name).is_none() {
                         *strong.listed.lock().await = None;
                     }
                 }
@@ -306,11 +310,9 @@ impl Runtime for DockerRuntime {
         slots.extend(self.inner.records.slots()?);
         slots.sort();
         slots.dedup();
-        for slot in slots {
-            // What is wrong with one is wrong with the engine.
-            self.inner.look(&slot).await?;
-        }
-        Ok(())
+        // What is wrong with one is wrong with the engine.
+        let looks: Vec<_> = slots.iter().map(|slot| async move { self.inner.look(slot).await.map(drop) }).collect();
+        futures_util::stream::iter(looks).buffer_unordered(LOOKS).try_collect().await
     }
 
     fn hints(&self) -> mpsc::Receiver<Hint> {
