@@ -242,7 +242,8 @@ impl Site {
         assert_eq!(before, self.containers(), "the same containers");
     }
 
-    /// Image, state and restart policy of every container of the project, by name.
+    /// Image, state and restart policy of every container of the project, by name. One that goes meanwhile is left out:
+    /// an engine finishes what somebody asked for who is gone by then.
     ///
     /// # Panics
     /// When the engine does not tell.
@@ -250,13 +251,20 @@ impl Site {
         let filter = format!("label=com.docker.compose.project={}", self.name);
         let ids = self.docker(&["ps", "-aq", "--filter", &filter]);
         let about = |id: &str| {
-            let about = self.inspect(id);
+            let output = self.run("docker", &["inspect", "--type", "container", id]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("No such container") {
+                return None;
+            }
+            assert!(output.status.success(), "docker inspect {id}: {said}");
+            let about: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let about = &about[0];
             let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
             let name = text(&about["Name"]).trim_start_matches('/').to_owned();
             let policy = text(&about["HostConfig"]["RestartPolicy"]["Name"]);
-            (name, (text(&about["Config"]["Image"]), text(&about["State"]["Status"]), policy))
+            Some((name, (text(&about["Config"]["Image"]), text(&about["State"]["Status"]), policy)))
         };
-        ids.lines().map(about).collect()
+        ids.lines().filter_map(about).collect()
     }
 
     /// Id and image of every container of the project, by name.

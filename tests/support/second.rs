@@ -43,9 +43,10 @@ impl Second {
         } else if !quiet("nsenter", &[&into(), "true"]) || !quiet("ip", &["link", "show", NAME]) {
             "root, and the second engine's namespace and link (both second-engine)"
         } else {
-            assert!(route(), "the second engine's containers get no route");
             // A test that failed has put the link back.
-            return Some(Self { engine, _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner) });
+            let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+            assert!(route(), "the second engine's containers get no route");
+            return Some(Self { engine, _turn: turn });
         };
         assert!(std::env::var("BATON_TEST_NO_SKIP").as_deref() != Ok("1"), "{test} needs {missing}");
         eprintln!("\n*** SKIPPED {test}: it needs {missing} ***\n");
