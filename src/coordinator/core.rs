@@ -12,7 +12,7 @@ use super::turned_away::TurnedAway;
 use super::{CoordinatorConfig, CoordinatorError};
 use crate::driver::{Driver, Tag};
 use crate::engine::{self, FleetView, RollSummary};
-use crate::journal::{Entry, JournalKind, SpecStore, SqliteJournal};
+use crate::journal::{JournalKind, SpecStore, SqliteJournal};
 use crate::model::{
     AgentId, Claim, CommandId, CoordinatorId, Definition, Digest, FleetName, HelloReply, Inventory, PROTOCOL_VERSION,
     PlanKind, RollId, RollNumber, SlotName, StepId, Term, ToAgent, ToCoordinator,
@@ -29,9 +29,8 @@ const BATCH_MAX: usize = 1_024;
 /// News kept for whoever begins to watch a roll that has begun.
 const BACKLOG_MAX: usize = 20_000;
 
-/// Views go out at most so often: people cannot read faster, and each is as long as the fleet is large. That a roll has
-/// ended goes out at once.
-const VIEW_EVERY: Duration = Duration::from_millis(250);
+/// Views go out at most so often: people cannot read faster.
+const VIEW_EVERY: Duration = Duration::from_millis(100);
 
 /// A cheap way to talk to the loop.
 #[derive(Clone)]
@@ -193,7 +192,7 @@ impl Core {
                 _ = views.tick() => {
                     // Elapsed times grow though nothing happens: a live view is refreshed now and then all the same.
                     quiet += 1;
-                    if self.views.receiver_count() > 0 && (self.view_stale || quiet >= 2) {
+                    if self.views.receiver_count() > 0 && (self.view_stale || quiet >= 5) {
                         quiet = 0;
                         self.show();
                     }
@@ -243,12 +242,8 @@ impl Core {
         for (agent, outcomes) in sending.acknowledgements {
             self.word(&agent, ToAgent::Acknowledge(outcomes));
         }
-        let has_ended = |entry: &Entry<CoordinatorRecord>| match &entry.record {
-            CoordinatorRecord::Engine { entry } => matches!(entry, engine::Record::RollEnded { .. }),
-            CoordinatorRecord::Link { .. } => false,
-        };
-        if answers.iter().any(Answer::changes_what_is_shown) || batch.facts.iter().any(has_ended) {
-            // Whoever asked may look at once and must see what came of it; whoever follows waits for the end.
+        if answers.iter().any(Answer::changes_what_is_shown) {
+            // Whoever asked may look at once and must see what came of it.
             self.show();
         }
         for answer in answers {
