@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::certs::Authority;
-use support::daemons::Daemons;
+use support::daemons::{Daemons, insecure};
 use support::fault_proxy::{Address, Fault, FaultProxy, Way};
 use support::fleet::BOUND;
 use support::procs::{free_port, quickstart};
@@ -180,4 +180,55 @@ fn a_partition_in_the_middle_holds_the_roll_stops_nothing_and_goes_on_by_itself(
     assert!(bad.is_empty(), "{} of {} requests failed: {:?}", bad.len(), good, bad.first());
     println!("{good} requests, 0 failed");
     assert!(good > 100);
+}
+
+/// Of the outcomes in a ledger: how many there are, and how many the coordinator is known to have.
+fn outcomes(ledger: &std::path::Path) -> (usize, usize) {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let ledger = rusqlite::Connection::open_with_flags(ledger, flags).expect("a ledger");
+    let mut select = ledger.prepare("SELECT payload FROM records WHERE kind = ?1").expect("a query");
+    let mut of = |kind: &str| -> Vec<serde_json::Value> {
+        let payloads = select.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
+        payloads.map(|payload| serde_json::from_str(&payload.expect("a payload")).expect("JSON")).collect()
+    };
+    let (ended, known) = (of("ended").len(), of("acknowledged"));
+    (ended, known.iter().map(|record| record["entry"]["outcomes"].as_array().map_or(0, Vec::len)).sum())
+}
+
+#[test]
+fn an_agent_that_is_to_stop_waits_for_the_word_that_its_last_outcome_has_arrived_and_not_long() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let mut daemons = Daemons::new("leaving", insecure());
+    daemons.fleet.release("v1", WORKER).release("v2", WORKER);
+    daemons.fleet.manifest("", "  worker:\n    {R}\n    on: [host-a]\n    update: { monitor: 0s }\n");
+    daemons.coordinator("127.0.0.1:0", &insecure(), &[]);
+    let server = Address::Tcp(daemons.address.parse().expect("an address"));
+    let proxy = runtime.block_on(FaultProxy::tcp(server)).expect("a proxy");
+    let through = proxy.tcp_address().to_string();
+    let ledger = daemons.fleet.stage.path("agent-host-a/leaving/agents/host-a/ledger.db");
+
+    let agent = daemons.agent("host-a", &through, "127.0.0.1", &insecure(), &["worker"]);
+    daemons.wait_agents(1);
+    // The coordinator knows the last outcome when the verb ends, and its word of that is still on its way.
+    runtime.block_on(proxy.set(Fault::Delay(Duration::from_millis(400))));
+    daemons.expect(&["up", "--to", "v1", "--yes"], 0);
+    daemons.child(agent).signal(rustix::process::Signal::TERM);
+    assert!(daemons.child(agent).wait(BOUND).success(), "{}", daemons.fleet.stage.log("agent-host-a"));
+    let (ended, known) = outcomes(&ledger);
+    assert!(ended > 0 && known == ended, "{known} of {ended} outcomes are known to have arrived");
+
+    // A coordinator that says nothing any more is not waited for.
+    runtime.block_on(proxy.set(Fault::None));
+    daemons.wait_agents(0);
+    let agent = daemons.agent("host-a", &through, "127.0.0.1", &insecure(), &["worker"]);
+    daemons.wait_agents(1);
+    let up = daemons.spawn("up", &["up", "--to", "v2", "--yes"]);
+    wait_for("the middle of the roll", BOUND, || daemons.fleet.lives().iter().any(|line| line.contains(" term v=v1")));
+    runtime.block_on(proxy.set(Fault::Blackhole(Way::ToClient)));
+    daemons.child(agent).signal(rustix::process::Signal::TERM);
+    let told = Instant::now();
+    assert!(daemons.child(agent).wait(BOUND).success(), "{}", daemons.fleet.stage.log("agent-host-a"));
+    assert!(told.elapsed() < Duration::from_secs(4), "it waited {:?} for nobody", told.elapsed());
+    daemons.child(up).signal(rustix::process::Signal::KILL);
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::contact::Contacts;
+use super::definitions::Definitions;
 use super::project;
 use crate::gateway::control::Control;
-use crate::journal::SpecStore;
 use crate::model::{
     AgentId, Call, ComponentName, Definition, Digest, DrainBegin, Endpoint, FailureKind, InstanceId, Probe, SlotName,
     TableTarget,
@@ -26,12 +26,15 @@ const SWITCH_PACE: Duration = Duration::from_millis(10);
 
 /// Log lines that go with a failure.
 const LOG_LINES: u32 = 20;
-/// How often they are read of an instance that is waited for.
+/// One that is waited for has a moment before they are read for the first time: most are ready by then.
+const LOG_FIRST: Duration = Duration::from_millis(100);
+/// How often they are read of it.
 const LOG_EVERY: Duration = Duration::from_millis(500);
 
-/// Starts at a time on a host. More than it has cores make each of them slower and their first answers later.
+/// Starts at a time on a host: one more than it has cores, for each waits for the disk or the kernel now and then. More
+/// make each of them slower and their first answers later.
 pub(super) fn starts_max() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+    std::thread::available_parallelism().map_or(2, |cores| (cores.get() + 1).clamp(2, 8))
 }
 
 /// For a drain call: an application that only flips a flag answers at once.
@@ -41,7 +44,7 @@ pub(super) const CALL_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Hands {
     pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) specs: Arc<SpecStore>,
+    pub(super) specs: Arc<Definitions>,
     /// Whose host this is.
     pub(super) me: AgentId,
     pub(super) starts: Arc<Semaphore>,
@@ -75,7 +78,7 @@ impl Hands {
         let _ = self.events.send(AgentEvent::Slot(slot.clone(), Box::new(event))).await;
     }
 
-    fn definition(&self, digest: &Digest) -> Result<Definition, ActError> {
+    fn definition(&self, digest: &Digest) -> Result<Arc<Definition>, ActError> {
         match self.specs.get(digest) {
             Ok(Some(definition)) => Ok(definition),
             Ok(None) => Err(missing(format!("definition {} is not in the spec store", digest.short()))),
@@ -121,7 +124,7 @@ impl Hands {
         let done = |result: Result<(), RuntimeError>| result.map(|()| None).map_err(failed);
         match effect {
             Effect::Prepare { instance, definition, spec, version } => {
-                let made_from = project::local(self.definition(&definition)?, &self.me, &self.specs);
+                let made_from = project::local((*self.definition(&definition)?).clone(), &self.me, &self.specs);
                 let blueprint =
                     Blueprint { definition: made_from.map_err(missing)?, definition_digest: definition, spec, version };
                 done(self.runtime.prepare(&instance, &blueprint).await)
@@ -148,7 +151,8 @@ impl Hands {
                 self.begin_drain(&instance, &definition, call, left).await.map(|()| None)
             }
             Effect::UndrainCall { instance, definition } => {
-                self.undo_drain(&instance, &self.definition(&definition)?).await.map(|()| None)
+                let definition = self.definition(&definition)?;
+                self.undo_drain(&instance, &definition).await.map(|()| None)
             }
             Effect::Run { hook } => Err(missing(format!("hook {hook} is not configured on this agent"))),
             other => Err(missing(format!("{other:?} is no act on the runtime"))),
@@ -170,7 +174,7 @@ impl Hands {
         };
         let mut ticker = tokio::time::interval(every.max(Duration::from_millis(5)));
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut log_due = Instant::now();
+        let mut log_due = Instant::now() + LOG_FIRST;
         // READY=1 is told to the runtime, which says so; every other probe has to be made to be answered.
         let told = ready.probe == Some(Probe::Notify);
         let mut changes = self.changes.of(slot);

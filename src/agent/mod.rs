@@ -6,6 +6,7 @@
 mod acts;
 pub mod component;
 mod contact;
+mod definitions;
 mod policy;
 mod project;
 mod reach;

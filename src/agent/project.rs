@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Policy;
+use super::definitions::Definitions;
 use crate::compose::{self, Compose, Project, Rehearsal, Selection, Version};
-use crate::journal::SpecStore;
 use crate::model::{
     AgentId, ComposeAnswer, ComposeFound, ComposeHost, ComposeRemote, ComposeService, Definition, Digest, Resolution,
     Traffic,
@@ -39,7 +39,7 @@ pub(super) struct Reader {
     pub(super) me: AgentId,
     pub(super) project: Option<HostProject>,
     pub(super) policy: Policy,
-    pub(super) specs: Arc<SpecStore>,
+    pub(super) specs: Arc<Definitions>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) pull: bool,
     pub(super) look: Option<Result<Arc<Look>, String>>,
@@ -56,7 +56,7 @@ pub(super) struct Look {
 ///
 /// # Errors
 /// For people, when it is not kept here.
-pub(super) fn local(definition: Definition, me: &AgentId, specs: &SpecStore) -> Result<Definition, String> {
+pub(super) fn local(definition: Definition, me: &AgentId, specs: &Definitions) -> Result<Definition, String> {
     let Some(compose) = definition.compose.as_ref().filter(|compose| compose.remote.is_some()) else {
         return Ok(definition);
     };
@@ -74,7 +74,7 @@ pub(super) fn local(definition: Definition, me: &AgentId, specs: &SpecStore) -> 
     if kept.component != *component {
         return Err(format!("{} is kept for component {}, not for {component}", host.kept.short(), kept.component));
     }
-    Ok(Definition { image: kept.image, compose: kept.compose, ..definition })
+    Ok(Definition { image: kept.image.clone(), compose: kept.compose.clone(), ..definition })
 }
 
 fn problem(text: impl Into<String>) -> Resolution {
@@ -208,7 +208,7 @@ impl Reader {
 
     fn keep(&self, definition: &Definition) -> Result<Digest, String> {
         let digest = definition_digest(definition);
-        self.specs.put(&digest, definition).map_err(|error| crate::cause::chain(&error))?;
+        self.specs.keep(&digest, definition).map_err(|error| crate::cause::chain(&error))?;
         Ok(digest)
     }
 

@@ -11,14 +11,15 @@ use tokio::task::AbortHandle;
 
 use super::acts::{Changes, Hands, starts_max};
 use super::contact::Contacts;
+use super::definitions::Definitions;
 use super::project::{self, Reader};
 use super::session::{self, News};
 use super::{AgentConfig, AgentError};
 use crate::driver::{Driver, Tag};
-use crate::journal::{JournalKind, SpecStore, SqliteJournal};
+use crate::journal::{InPlace, JournalKind, SpecStore, SqliteJournal};
 use crate::link::{AgentEndEvent, AgentEndRecord};
 use crate::model::{
-    AgentHello, AgentId, CommandId, ComponentName, CoordinatorId, Definition, Digest, FleetName, InstanceObservation,
+    AgentHello, AgentId, CommandId, ComponentName, CoordinatorId, Definition, FleetName, InstanceObservation,
     Inventory, PROTOCOL_VERSION, Resolution, SlotName, StepId, Term, ToAgent, ToCoordinator,
 };
 use crate::node::{AgentEffect, AgentEvent, AgentKey, AgentNode, AgentRecord};
@@ -40,15 +41,16 @@ const REPORT_EVERY_SHARE: u32 = 20;
 /// But not later than this: a runtime that hung once is no reason to look away.
 const REPORT_EVERY_MAX: Duration = Duration::from_secs(30);
 
-/// Definitions remembered as kept. A stage names few, however many slots it has.
-const KEPT_MAX: usize = 64;
-
 /// Between two reports that nobody asked for, so many times what the last one took to gather: a host with a thousand
 /// slots has better things to do in a roll than to look at all of them five times a second.
 const REPORT_SHARE: u32 = 4;
 
 /// Slots that are looked at side by side when all are.
 const LOOKS_MAX: usize = 8;
+
+/// An agent that is to stop waits so long for the coordinator to acknowledge what it was told: what the ledger holds as
+/// open is asked about at the next start.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a gathering of inventory was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +81,6 @@ pub(super) struct Shell {
     dial: Option<AbortHandle>,
     watches: BTreeMap<AgentKey, AbortHandle>,
     acting: BTreeSet<AgentKey>,
-    /// Definitions that this life has put into the spec store, at most [`KEPT_MAX`] of them.
-    kept: BTreeMap<Digest, Definition>,
     /// Acknowledged outcomes that are not in the ledger yet.
     acknowledged: Vec<(CommandId, StepId)>,
     /// What was found of every slot, and the slots that have changed since.
@@ -90,6 +90,8 @@ pub(super) struct Shell {
     report_pause: Duration,
     /// How long it took to look at all slots.
     all_took: Duration,
+    /// Once it is to stop: when it does, whatever is still open.
+    leaves_at: Option<Instant>,
     boot_id: String,
     _lock: sys::lock::FileLock,
     _names: Vec<sys::abstract_socket::NameHold>,
@@ -132,7 +134,8 @@ fn open(
         seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(byte))
     });
     let clock = sys::clock::SystemClock::new().map_err(folder_error(folder))?;
-    let driver = Driver::recover(AgentNode::new(id.clone(), seed), Box::new(journal), Box::new(clock), Box::new(tag))?;
+    let driver =
+        Driver::recover(AgentNode::new(id.clone(), seed), Box::new(InPlace(journal)), Box::new(clock), Box::new(tag))?;
     Ok((driver, lock))
 }
 
@@ -164,7 +167,7 @@ impl Shell {
         let (gathered_out, gathered) = mpsc::channel(16);
         let hands = Hands {
             runtime: config.runtime.clone(),
-            specs: Arc::new(specs),
+            specs: Arc::new(Definitions::of(specs)),
             me: config.id.clone(),
             starts: Arc::new(Semaphore::new(starts_max())),
             changes: Changes::default(),
@@ -184,12 +187,12 @@ impl Shell {
             dial: None,
             watches: BTreeMap::new(),
             acting: BTreeSet::new(),
-            kept: BTreeMap::new(),
             acknowledged: vec![],
             seen: BTreeMap::new(),
             changed: BTreeSet::new(),
             report_pause: Duration::ZERO,
             all_took: Duration::ZERO,
+            leaves_at: None,
             boot_id,
             _lock: lock,
             _names: names,
@@ -210,7 +213,7 @@ impl Shell {
         }
         // What changes with the start is part of what is outstanding after it: carried out once, not twice.
         let driver = &mut self.driver;
-        tokio::task::block_in_place(|| driver.step(vec![AgentEvent::Started], || AgentEvent::Tick))?;
+        driver.step(vec![AgentEvent::Started], || AgentEvent::Tick)?;
         for (key, effect) in self.driver.outstanding()? {
             self.carry_out(key, Some(effect));
         }
@@ -221,10 +224,13 @@ impl Shell {
         let (mut since_report, mut since_all) = (Duration::ZERO, Duration::ZERO);
         tokio::pin!(stop);
         loop {
+            if self.leaves_at.is_some_and(|at| Instant::now() >= at || !self.awaits_acknowledgement()) {
+                return self.step_with_acknowledged(vec![]);
+            }
             let wake = self.driver.next_deadline()?.unwrap_or(Duration::from_secs(3_600));
             let mut batch = vec![];
             tokio::select! {
-                () = &mut stop => return self.step_with_acknowledged(batch),
+                () = &mut stop, if self.leaves_at.is_none() => self.leaves_at = Some(Instant::now() + LEAVE_MAX),
                 Some(event) = self.events.recv() => batch.push(event),
                 Some(news) = self.news.recv() => self.hear(news, &mut batch),
                 Some(gathered) = self.gathered.recv() => self.gathered(gathered).await,
@@ -274,6 +280,18 @@ impl Shell {
         }
     }
 
+    /// Whether the coordinator has been told something and has not answered yet.
+    fn awaits_acknowledgement(&self) -> bool {
+        let told = self.driver.outstanding().unwrap_or_default();
+        let open = |key: &AgentKey| match key {
+            AgentKey::Tell(_, command, step, _) => {
+                !self.acknowledged.iter().any(|(known, of)| known == command && of == step)
+            }
+            _ => false,
+        };
+        self.session.is_some() && told.keys().any(open)
+    }
+
     /// Acknowledgements wait for something that needs a sync anyway, or for the next look at the clock. Nothing comes
     /// of them but that the ledger may forget, and for one that is lost with the host the outcome is told again.
     fn step_with_acknowledged(&mut self, mut events: Vec<AgentEvent>) -> Result<(), AgentError> {
@@ -295,7 +313,7 @@ impl Shell {
             }
         }
         let driver = &mut self.driver;
-        let batch = tokio::task::block_in_place(|| driver.step(events, || AgentEvent::Tick))?;
+        let batch = driver.step(events, || AgentEvent::Tick)?;
         for record in batch.notes.iter().chain(batch.facts.iter().map(|entry| &entry.record)) {
             match record {
                 AgentRecord::Link { entry: AgentEndRecord::Refused { refusal } } => {
@@ -376,6 +394,8 @@ impl Shell {
                 tracing::error!(%refusal, "the coordinator refused this agent");
                 batch.push(AgentEvent::Link(AgentEndEvent::Disconnected { why: refusal.to_string() }));
             }
+            // It is sent again to whoever comes next.
+            ToAgent::Command { .. } if self.leaves_at.is_some() => {}
             ToAgent::Command { command, definitions } => {
                 // Judged is what would be made here, where that is known; what is not known here cannot be made.
                 let here = |definition: &Definition| {
@@ -384,7 +404,8 @@ impl Shell {
                 };
                 let judged = definitions.iter().map(|(digest, entry)| (digest.clone(), here(entry))).collect();
                 let admitted = self.config.policy.admit(&command, &judged).and_then(|()| {
-                    definitions.into_iter().try_for_each(|(digest, definition)| self.keep(digest, definition))
+                    let keep = |(digest, definition)| self.hands.specs.keep(digest, definition);
+                    definitions.iter().try_for_each(keep).map_err(|error| crate::cause::chain(&error))
                 });
                 match admitted {
                     Ok(()) => batch.push(AgentEvent::Command(Box::new(command))),
@@ -401,19 +422,6 @@ impl Shell {
             ToAgent::Logs { number, slot, lines } => self.read_logs(number, slot, lines),
             ToAgent::Heartbeat => {}
         }
-    }
-
-    /// Keeps a definition before the ledger names it; one that this life has kept is not looked at again.
-    fn keep(&mut self, digest: Digest, definition: Definition) -> Result<(), String> {
-        if self.kept.get(&digest) == Some(&definition) {
-            return Ok(());
-        }
-        self.hands.specs.put(&digest, &definition).map_err(|error| crate::cause::chain(&error))?;
-        if self.kept.len() >= KEPT_MAX {
-            self.kept.clear();
-        }
-        self.kept.insert(digest, definition);
-        Ok(())
     }
 
     fn send(&mut self, word: ToCoordinator) {

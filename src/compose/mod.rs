@@ -10,6 +10,7 @@
 
 mod another;
 mod archive;
+mod asked;
 pub mod command;
 pub mod dotenv;
 mod duration;

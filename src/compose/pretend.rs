@@ -4,28 +4,26 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
+use super::asked::{Answer, Asked};
 use super::ledger::{Ledger, Reply};
 use crate::sys;
 
-/// Of one request or answer. The largest are archives of secrets and lists of containers.
+/// Of one request. The largest are archives of secrets.
 const BODY_MAX: usize = 64 << 20;
-/// For one question to the real engine: one that does not answer in this time hangs.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Compose opens a few connections; more than this is none of its doing.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -38,14 +36,14 @@ pub(super) struct Pretend {
 
 struct Shared {
     ledger: Mutex<Option<Ledger>>,
-    engine: PathBuf,
+    engine: Arc<Asked>,
     /// The first question that the real engine did not answer, and why.
     failed: Mutex<Option<(String, io::Error)>>,
 }
 
 impl Pretend {
     /// Begins to answer, in a folder that nobody else can enter.
-    pub(super) fn start(ledger: Ledger, engine: &Path) -> Result<Self, (PathBuf, io::Error)> {
+    pub(super) fn start(ledger: Ledger, engine: &Arc<Asked>) -> Result<Self, (PathBuf, io::Error)> {
         let folder = folder().map_err(|error| (std::env::temp_dir(), error))?;
         let listener = match UnixListener::bind(folder.join(SOCKET)) {
             Ok(listener) => listener,
@@ -55,7 +53,7 @@ impl Pretend {
             }
         };
         let shared =
-            Arc::new(Shared { ledger: Mutex::new(Some(ledger)), engine: engine.to_owned(), failed: Mutex::new(None) });
+            Arc::new(Shared { ledger: Mutex::new(Some(ledger)), engine: Arc::clone(engine), failed: Mutex::new(None) });
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { folder, shared, server })
     }
@@ -140,13 +138,12 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         Reply::Upstream if lock(&shared.failed).is_some() => {
             return Ok(said(StatusCode::BAD_GATEWAY, "the engine does not answer"));
         }
-        Reply::Upstream => match tokio::time::timeout(ANSWER_MAX, upstream(&shared.engine, &head, &target)).await {
-            Ok(Ok((status, headers, body))) => {
+        Reply::Upstream => match shared.engine.ask(&head, &target).await {
+            Ok(Answer { status, headers, body }) => {
                 let (status, body) = shown(&shared, &head, &target, status, body);
                 (status, headers, body)
             }
-            Ok(Err(error)) => return Ok(shared.lost(&head, error)),
-            Err(_) => return Ok(shared.lost(&head, io::ErrorKind::TimedOut.into())),
+            Err(error) => return Ok(shared.lost(&head, error)),
         },
     };
     let mut response = Response::new(Full::new(body));
@@ -185,43 +182,4 @@ fn said(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(serde_json::json!({ "message": message }).to_string().into()));
     *response.status_mut() = status;
     response
-}
-
-/// Asks the real engine whether it is there.
-///
-/// # Errors
-/// When it is not, or says anything else than that it is well.
-pub(super) async fn greet(engine: &Path) -> io::Result<()> {
-    let (head, ()) = Request::get("/_ping").body(()).map_err(io::Error::other)?.into_parts();
-    match upstream(engine, &head, "/_ping").await? {
-        (status, _, _) if status.is_success() => Ok(()),
-        (status, _, _) => Err(io::Error::other(format!("it answers with status {status}"))),
-    }
-}
-
-/// Asks the real engine, at the version that Compose speaks: the path is kept.
-async fn upstream(
-    engine: &Path,
-    head: &http::request::Parts,
-    target: &str,
-) -> io::Result<(StatusCode, HeaderMap, Bytes)> {
-    let stream = UnixStream::connect(engine).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let connection = tokio::spawn(connection);
-    let mut request = Request::builder().method(head.method.clone()).uri(target);
-    for (name, value) in head.headers.iter().filter(|(name, _)| !is_of_one_hop(name)) {
-        request = request.header(name, value);
-    }
-    let request = request.header(HOST, "docker").body(Full::new(Bytes::new())).map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, BODY_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
-    connection.abort();
-    let headers = head.headers.into_iter().filter_map(|(name, value)| name.map(|name| (name, value)));
-    Ok((head.status, headers.filter(|(name, _)| !is_of_one_hop(name)).collect(), body))
-}
-
-fn is_of_one_hop(name: &http::HeaderName) -> bool {
-    [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE].contains(name) || name == "keep-alive"
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::asked::{self, Asked};
 use super::command::{ELSEWHERE, Environment};
 use super::ledger::{Ledger, Stage};
-use super::pretend::{self, Pretend};
+use super::pretend::Pretend;
 use super::tenant;
 use super::{Compose, ComposeError, Project, Recording, Selection};
 use crate::model::ComposeDigest;
@@ -75,7 +77,7 @@ pub async fn rehearse(
     engine: &Path,
 ) -> Result<Rehearsal, ComposeError> {
     // Compose would wait much longer, and ask again.
-    let greeted = match tokio::time::timeout(GREET_MAX, pretend::greet(engine)).await {
+    let greeted = match tokio::time::timeout(GREET_MAX, asked::greet(engine)).await {
         Ok(greeted) => greeted,
         Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
     };
@@ -89,9 +91,10 @@ pub async fn rehearse(
             false => Ok(String::new()),
         }
     };
+    let asked = Arc::new(Asked::of(engine));
     let (now, whole, written) = tokio::try_join!(
-        run(compose, selection, project, engine, Stage::AsItIs),
-        run(compose, selection, project, engine, Stage::Empty),
+        run(compose, selection, project, (engine, &asked), Stage::AsItIs),
+        run(compose, selection, project, (engine, &asked), Stage::Empty),
         written,
     )?;
     let digests = tenant::digests(project, &written, &whole);
@@ -102,11 +105,11 @@ async fn run(
     compose: &Compose,
     selection: &Selection,
     project: &Project,
-    engine: &Path,
+    (engine, asked): (&Path, &Arc<Asked>),
     stage: Stage,
 ) -> Result<Recording, ComposeError> {
     let ledger = Ledger::new(&project.name, stage, project.jobs());
-    let pretend = Pretend::start(ledger, engine).map_err(|(place, source)| ComposeError::Stage { place, source })?;
+    let pretend = Pretend::start(ledger, asked).map_err(|(place, source)| ComposeError::Stage { place, source })?;
     // Some versions put inline configs into a container when they start it. Starting waits for what is depended on,
     // half a second for each layer, so it is done only where there are any; and never to what there is, where it would
     // wait for real health.

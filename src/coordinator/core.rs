@@ -12,7 +12,7 @@ use super::turned_away::TurnedAway;
 use super::{CoordinatorConfig, CoordinatorError};
 use crate::driver::{Driver, Tag};
 use crate::engine::{self, FleetView, RollSummary};
-use crate::journal::{JournalKind, SpecStore, SqliteJournal};
+use crate::journal::{InPlace, JournalKind, SpecStore, SqliteJournal};
 use crate::model::{
     AgentId, Claim, CommandId, CoordinatorId, Definition, Digest, FleetName, HelloReply, Inventory, PROTOCOL_VERSION,
     PlanKind, RollId, RollNumber, SlotName, StepId, Term, ToAgent, ToCoordinator,
@@ -124,7 +124,7 @@ impl Core {
         let specs = Arc::new(SpecStore::open(&folder.join("specs")).map_err(|error| wrong(Box::new(error)))?);
         let clock = sys::clock::SystemClock::new().map_err(|error| wrong(Box::new(error)))?;
         let node = CoordinatorNode::new(config.fleet.clone(), config.heartbeat);
-        let mut driver = Driver::recover(node, Box::new(journal), Box::new(clock), Box::new(tag))?;
+        let mut driver = Driver::recover(node, Box::new(InPlace(journal)), Box::new(clock), Box::new(tag))?;
         let before = driver.machine()?.engine().claim().cloned();
         let random = || sys::random::id().map_err(|error| wrong(Box::new(error)));
         let id = match &before {
@@ -223,7 +223,7 @@ impl Core {
         }
         events.push(CoordinatorEvent::Tick);
         let driver = &mut self.driver;
-        let batch = tokio::task::block_in_place(|| driver.step(events, || CoordinatorEvent::Tick))?;
+        let batch = driver.step(events, || CoordinatorEvent::Tick)?;
         for entry in &batch.facts {
             self.sequence = entry.head.sequence;
             self.tell(&entry.record, entry.head.wall_ms);

@@ -6,6 +6,7 @@
 mod clock;
 mod codec;
 mod fault;
+mod in_place;
 mod memory;
 mod specs;
 mod sqlite;
@@ -17,6 +18,7 @@ mod testing;
 pub use clock::{JournalClock, ManualClock};
 pub use codec::{CODEC, CodecError};
 pub use fault::StorageFault;
+pub use in_place::InPlace;
 pub use memory::{AppendFault, MemoryJournal};
 pub use specs::{SpecStore, SpecStoreError};
 pub use sqlite::{JournalKind, SqliteJournal, syncs_so_far};

@@ -19,6 +19,14 @@ const PULL: Duration = Duration::from_secs(30 * 60);
 /// The key of Docker Hub in `config.json`.
 const HUB: &str = "https://index.docker.io/v1/";
 
+/// What a container gets from its image.
+#[derive(Clone)]
+pub(super) struct ImageAbout {
+    pub(super) id: String,
+    /// Where it has volumes of its own.
+    pub(super) volumes: Vec<String>,
+}
+
 impl Inner {
     pub(super) async fn resolve(&self, definition: &Definition, pull: bool) -> Resolution {
         let problem = |text: String| Resolution { problem: Some(text), ..Resolution::default() };
@@ -56,12 +64,32 @@ impl Inner {
     }
 
     pub(super) async fn image_id(&self, image: &str) -> Result<Option<String>, Trouble> {
+        Ok(self.image(image).await?.map(|about| about.id))
+    }
+
+    /// An image, as the engine has it now.
+    async fn image(&self, image: &str) -> Result<Option<ImageAbout>, Trouble> {
         let client = self.engine.client().await?;
         let what = format!("looking for image {image}");
         match self.engine.bounded(&what, ASK, client.inspect_image(image)).await {
-            Ok(about) => Ok(about.id),
+            Ok(about) => {
+                let volumes = about.config.and_then(|config| config.volumes).unwrap_or_default();
+                let found = about.id.map(|id| ImageAbout { id, volumes });
+                if let Some(found) = &found {
+                    self.images.keep(image, found.clone());
+                }
+                Ok(found)
+            }
             Err(trouble) if trouble.is_absent() => Ok(None),
             Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// The same as of a moment ago.
+    pub(super) async fn image_lately(&self, image: &str) -> Result<Option<ImageAbout>, Trouble> {
+        match self.images.found(image) {
+            Some(found) => Ok(Some(found)),
+            None => self.image(image).await,
         }
     }
 

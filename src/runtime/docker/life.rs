@@ -368,8 +368,15 @@ impl Inner {
     pub(super) async fn remove(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
         if let Some((id, _)) = self.records.entry(instance)? {
             self.retain_image(instance, &id).await;
-            self.settle(&id).await?;
-            self.delete(&id).await?;
+            // Mostly the engine is through with its end; where not, it refuses.
+            if let Err(error) = self.delete(&id).await {
+                if self.ends.about(&id).is_none() {
+                    return Err(error);
+                }
+                self.settle(&id).await?;
+                self.delete(&id).await?;
+            }
+            self.ends.forget(&id);
             self.records
                 .update(&instance.slot, |record| {
                     record.instances.remove(&instance.number);

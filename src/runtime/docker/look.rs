@@ -47,6 +47,7 @@ pub(super) struct Seen {
 }
 
 /// A container of the fleet, from a list.
+#[derive(Clone)]
 pub(super) struct Listed {
     pub(super) id: String,
     pub(super) name: String,

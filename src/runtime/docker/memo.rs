@@ -11,14 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::models::ContainerInspectResponse;
 
 /// For so long an answer is given again. No look and the act after it are closer than what this adds on a busy host.
 const HOLDS: Duration = Duration::from_millis(100);
-/// The same while events are listened to: they come within milliseconds of what they tell.
-const HOLDS_TOLD: Duration = Duration::from_millis(300);
-/// The same of a container that has never run: by itself it becomes nothing else.
-const HOLDS_UNSTARTED: Duration = Duration::from_secs(1);
+/// The same while events are listened to: they come within milliseconds of what they tell, and one that got lost costs
+/// no more than this.
+const HOLDS_TOLD: Duration = Duration::from_secs(1);
 
 /// Answers, by the container's id.
 #[derive(Default)]
@@ -32,14 +31,6 @@ struct Known {
     said: BTreeMap<String, (Instant, ContainerInspectResponse)>,
     /// When something last happened: an answer to a question from before that may be from before it, too.
     changed: BTreeMap<String, Instant>,
-}
-
-fn holds(about: &ContainerInspectResponse, listening: bool) -> Duration {
-    match about.state.as_ref().and_then(|state| state.status) {
-        _ if !listening => HOLDS,
-        Some(ContainerStateStatusEnum::CREATED) => HOLDS_UNSTARTED,
-        _ => HOLDS_TOLD,
-    }
 }
 
 impl Memo {
@@ -56,18 +47,22 @@ impl Memo {
         self.listening.store(listening, Ordering::Relaxed);
     }
 
+    fn holds(&self) -> Duration {
+        if self.is_listening() { HOLDS_TOLD } else { HOLDS }
+    }
+
     pub(super) fn said(&self, container: &str) -> Option<ContainerInspectResponse> {
         let known = self.known();
         let (at, about) = known.said.get(container)?;
-        (at.elapsed() < holds(about, self.is_listening())).then(|| about.clone())
+        (at.elapsed() < self.holds()).then(|| about.clone())
     }
 
     /// The engine's answer, which may be as old as its question.
     pub(super) fn keep(&self, container: &str, asked: Instant, about: &ContainerInspectResponse) {
-        let (mut known, listening) = (self.known(), self.is_listening());
-        known.said.retain(|_, (at, about)| at.elapsed() < holds(about, listening));
+        let (mut known, holds) = (self.known(), self.holds());
+        known.said.retain(|_, (at, _)| at.elapsed() < holds);
         // No answer is older than that and still of use.
-        known.changed.retain(|_, at| at.elapsed() < HOLDS_UNSTARTED);
+        known.changed.retain(|_, at| at.elapsed() < HOLDS_TOLD);
         if known.changed.get(container).is_none_or(|changed| *changed < asked) {
             known.said.insert(container.to_owned(), (asked, about.clone()));
         }
@@ -81,10 +76,32 @@ impl Memo {
     }
 }
 
+/// What was found of things that the slots of a service share, by name: fifty containers are made from one image and on
+/// one network within a second. Whoever makes a container proves afterwards what it was made from.
+pub(super) struct Lately<T>(Mutex<BTreeMap<String, (Instant, T)>>);
+
+impl<T> Default for Lately<T> {
+    fn default() -> Self {
+        Lately(Mutex::default())
+    }
+}
+
+impl<T: Clone> Lately<T> {
+    pub(super) fn found(&self, name: &str) -> Option<T> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(name).filter(|(at, _)| at.elapsed() < HOLDS_TOLD).map(|(_, found)| found.clone())
+    }
+
+    pub(super) fn keep(&self, name: &str, found: T) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (at, _)| at.elapsed() < HOLDS_TOLD);
+        known.insert(name.to_owned(), (Instant::now(), found));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bollard::models::ContainerState;
 
     #[test]
     fn an_answer_holds_until_something_happens_and_not_long() {
@@ -104,17 +121,21 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_never_run_holds_longer_while_events_are_listened_to() {
-        let status = |status| ContainerInspectResponse {
-            state: Some(ContainerState { status: Some(status), ..ContainerState::default() }),
-            ..ContainerInspectResponse::default()
-        };
-        let (memo, asked) = (Memo::default(), Instant::now().checked_sub(HOLDS_TOLD).unwrap());
+    fn it_holds_longer_while_events_are_listened_to() {
+        let (memo, about) = (Memo::default(), ContainerInspectResponse::default());
         memo.listen(true);
-        memo.keep("new", asked, &status(ContainerStateStatusEnum::CREATED));
-        memo.keep("old", asked, &status(ContainerStateStatusEnum::RUNNING));
-        assert!(memo.said("new").is_some() && memo.said("old").is_none());
+        memo.keep("a", Instant::now().checked_sub(HOLDS).unwrap(), &about);
+        memo.keep("b", Instant::now().checked_sub(HOLDS_TOLD).unwrap(), &about);
+        assert!(memo.said("a").is_some() && memo.said("b").is_none());
         memo.listen(false);
-        assert!(memo.said("new").is_none(), "nobody would be told of its start");
+        assert!(memo.said("a").is_none(), "nobody would be told of its end");
+    }
+
+    #[test]
+    fn what_was_found_lately_is_found_by_its_name() {
+        let lately = Lately::default();
+        assert_eq!(lately.found("shop:2"), None);
+        lately.keep("shop:2", 7);
+        assert_eq!((lately.found("shop:2"), lately.found("shop:1")), (Some(7), None));
     }
 }

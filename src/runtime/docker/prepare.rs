@@ -4,6 +4,7 @@
 //! leaves in between has a temporary name that says whose it is, has never run, and is made anew.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use bollard::models::{ContainerCreateBody, NetworkConnectRequest, NetworkCreateRequest, VolumeCreateRequest};
@@ -55,7 +56,7 @@ impl Inner {
             let message = format!("instance {instance} exists with another spec; numbers are never used again");
             return if same { Ok(()) } else { Err(refused(FailureKind::Refused, message)) };
         }
-        self.clear_unfinished(instance, &draft.made_as).await?;
+        self.clear_unfinished(instance).await?;
         let old = seen.iter().rfind(|seen| seen.id.number < instance.number);
         let mut wanted: Value = serde_json::from_str(draft.body.expose())
             .map_err(|_| refused(FailureKind::Refused, format!("{instance}: the body of its container is no JSON")))?;
@@ -70,7 +71,8 @@ impl Inner {
                 wanted["Labels"][CONFIG_HASH] = Value::from(hash);
             }
             // Its name may stand for another image by now.
-            let now = self.image_id(wanted["Image"].as_str().unwrap_or_default()).await?.unwrap_or_default();
+            let now = self.image_lately(wanted["Image"].as_str().unwrap_or_default()).await?;
+            let now = now.map(|about| about.id).unwrap_or_default();
             let former = self.former_image(&blueprint.definition, &now).await;
             if let Some(id) = former.map_err(|why| refused(FailureKind::Missing, format!("{instance}: {why}")))? {
                 wanted["Image"] = Value::from(id);
@@ -83,7 +85,9 @@ impl Inner {
                 // As Compose does it for a container that takes another one's place.
                 labels.insert(REPLACE.to_owned(), Value::from(old.about.id.as_deref().unwrap_or_default()));
             }
-            let volumes = self.image_volumes(&wanted).await?;
+            let image = wanted["Image"].as_str().unwrap_or_default();
+            // One that is not there is told by the engine when the container is made.
+            let volumes = self.image_lately(image).await?.map(|about| about.volumes).unwrap_or_default();
             carry(&mut wanted, &volumes, &mounts_of(&old.about));
         }
         let entry = Entry {
@@ -174,9 +178,14 @@ impl Inner {
         let _turn = self.providing.lock().await;
         let client = self.engine.client().await?;
         for need in &compose.networks {
+            let known = format!("network {}", need.name);
+            if self.provided.found(&known).is_some() {
+                continue;
+            }
             let look = client.inspect_network(&need.name, None::<InspectNetworkOptions>);
             let there = self.engine.bounded(&format!("inspecting network {}", need.name), ASK, look).await;
             if !absent(there)? {
+                self.provided.keep(&known, ());
                 continue;
             }
             let call = verbatim(client, Bytes::from(need.body.expose().to_owned()));
@@ -185,9 +194,14 @@ impl Inner {
             provided(instance, &need.name, made)?;
         }
         for need in &compose.volumes {
+            let known = format!("volume {}", need.name);
+            if self.provided.found(&known).is_some() {
+                continue;
+            }
             let look = client.inspect_volume(&need.name);
             let there = self.engine.bounded(&format!("inspecting volume {}", need.name), ASK, look).await;
             if !absent(there)? {
+                self.provided.keep(&known, ());
                 continue;
             }
             let call = verbatim(client, Bytes::from(need.body.expose().to_owned()));
@@ -208,12 +222,19 @@ impl Inner {
         spec: &Digest,
     ) -> Result<String, RuntimeError> {
         let client = self.engine.client().await?;
-        let raw = Bytes::from(wanted.to_string());
-        let options = CreateContainerOptionsBuilder::new().name(&draft.made_as).build();
-        let call = verbatim(client, raw);
-        let create = call.create_container(Some(options), ContainerCreateBody::default());
+        let call = verbatim(client, Bytes::from(wanted.to_string()));
+        let create = || {
+            let options = CreateContainerOptionsBuilder::new().name(&draft.made_as).build();
+            call.create_container(Some(options), ContainerCreateBody::default())
+        };
         let what = format!("creating {instance}");
-        let id = match self.engine.bounded(&what, ACT, create).await {
+        let mut made = self.engine.bounded(&what, ACT, create()).await;
+        if made.as_ref().is_err_and(Trouble::is_conflict) {
+            // Something has its name: what is ours and has never run goes, of anything else is told.
+            self.delete_unstarted(&draft.made_as).await?;
+            made = self.engine.bounded(&what, ACT, create()).await;
+        }
+        let id = match made {
             Ok(created) => {
                 for warning in created.warnings {
                     tracing::warn!(%instance, warning, "the engine warns");
@@ -273,12 +294,14 @@ impl Inner {
             let upload = client.upload_to_container(id, Some(options), body_full(Bytes::from(tar)));
             self.engine.bounded(&format!("putting files into {} of {instance}", archive.path), ACT, upload).await?;
         }
-        self.memo.forget(id);
+        if !draft.networks.is_empty() || !draft.archives.is_empty() {
+            self.memo.forget(id);
+        }
         Ok(())
     }
 
     /// Takes away what was left of this slot by making it and never finished. None of it has ever run.
-    async fn clear_unfinished(&self, instance: &InstanceId, made_as: &str) -> Result<(), RuntimeError> {
+    async fn clear_unfinished(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
         let record = self.records.read(&instance.slot)?;
         let begun: Vec<(u64, String)> = record
             .instances
@@ -297,9 +320,6 @@ impl Inner {
         for (number, name) in &begun {
             self.delete_unstarted(name).await?;
             gone.push(*number);
-        }
-        if !begun.iter().any(|(_, name)| name == made_as) {
-            self.delete_unstarted(made_as).await?;
         }
         self.records
             .update(&instance.slot, |record| {
@@ -334,19 +354,14 @@ impl Inner {
         let client = self.engine.client().await?;
         let options = RemoveContainerOptionsBuilder::new().v(false).force(false).build();
         match self.act(id, "removing a container", client.remove_container(id, Some(options))).await {
-            Ok(()) => Ok(()),
-            Err(trouble) if trouble.is_absent() => Ok(()),
-            Err(trouble) => Err(trouble.into()),
+            Ok(()) => {}
+            Err(trouble) if trouble.is_absent() => {}
+            Err(trouble) => return Err(trouble.into()),
         }
-    }
-
-    /// Where the image of a body has volumes of its own.
-    async fn image_volumes(&self, body: &Value) -> Result<Vec<String>, RuntimeError> {
-        let image = body["Image"].as_str().unwrap_or_default();
-        let client = self.engine.client().await?;
-        let what = format!("inspecting image {image}");
-        let about = self.engine.bounded(&what, ASK, client.inspect_image(image)).await?;
-        Ok(about.config.and_then(|config| config.volumes).unwrap_or_default())
+        if let Some((_, listed)) = &mut *self.listed.lock().await {
+            Arc::make_mut(listed).retain(|found| found.id != id);
+        }
+        Ok(())
     }
 }
 

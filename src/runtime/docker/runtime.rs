@@ -13,8 +13,9 @@ use tokio::task::AbortHandle;
 use super::body;
 use super::ends::Ends;
 use super::engine::{ASK, Engine};
+use super::image::ImageAbout;
 use super::look::{Listed, Seen};
-use super::memo::Memo;
+use super::memo::{Lately, Memo};
 use super::places::{HostService, Places};
 use super::record::{Records, read_temporary};
 use super::retain::Retained;
@@ -69,6 +70,10 @@ pub(super) struct Inner {
     pub(super) ends: Ends,
     /// What was asked a moment ago.
     pub(super) memo: Memo,
+    /// The same of images, by whatever name they were asked for.
+    pub(super) images: Lately<ImageAbout>,
+    /// Networks and volumes that were there a moment ago, by kind and name.
+    pub(super) provided: Lately<()>,
 }
 
 impl Drop for DockerRuntime {
@@ -120,6 +125,8 @@ impl DockerRuntime {
             listed: tokio::sync::Mutex::default(),
             ends: Ends::default(),
             memo: Memo::default(),
+            images: Lately::default(),
+            provided: Lately::default(),
         };
         DockerRuntime { inner: Arc::new(inner), listener: Mutex::default() }
     }
