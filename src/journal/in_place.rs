@@ -3,8 +3,8 @@
 use super::{Entry, Journal, JournalError};
 use crate::model::Recordable;
 
-/// A journal whose appends let the other tasks of its thread go on elsewhere while they wait for the disk. Most turns of
-/// a loop record nothing, and moving the others costs more than such a turn.
+/// A journal whose appends let the other tasks of its thread go on elsewhere while they wait for the disk. Most turns
+/// of a loop record nothing, and moving the others costs more than such a turn.
 pub struct InPlace<J>(pub J);
 
 impl<R: Recordable, J: Journal<R>> Journal<R> for InPlace<J> {

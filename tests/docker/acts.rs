@@ -263,7 +263,9 @@ async fn one_that_a_person_removed_is_gone_and_every_act_says_so() {
     let Some(project) = Project::new("gone") else { return };
     let runtime = started(&project, GOOD).await;
     docker(&["rm", "-f", "-v", &format!("{}-worker-1", project.name)]);
-    assert!(runtime.inspect(&worker(1).slot).await.unwrap().is_empty());
+    // What the engine said a moment ago holds for a moment.
+    let slot = worker(1).slot;
+    wait_until("nothing is there", BOUND, async || runtime.inspect(&slot).await.unwrap().is_empty()).await;
     for act in [runtime.start(&worker(1)).await.map(|_| ()), runtime.hold_restart(&worker(1)).await] {
         let error = act.unwrap_err();
         assert!(error.kind == FailureKind::Missing && error.message.contains("worker-1.1"), "{error:?}");
