@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::contact::Contacts;
 use super::definitions::Definitions;
+use super::doors::Doors;
 use super::project;
 use crate::gateway::control::Control;
 use crate::model::{
@@ -50,6 +51,7 @@ pub(super) struct Hands {
     pub(super) starts: Arc<Semaphore>,
     pub(super) changes: Changes,
     pub(super) contacts: Contacts,
+    pub(super) doors: Doors,
     pub(super) events: mpsc::Sender<AgentEvent>,
 }
 
@@ -104,6 +106,8 @@ impl Hands {
             }
             act => {
                 let instance = acted_on(&act).cloned();
+                // Should it be a gateway's, another one is behind its socket soon.
+                self.doors.forget(&slot);
                 let result = match self.act(act).await {
                     Ok(endpoint) => Ok(endpoint),
                     Err(mut error) => {
@@ -242,7 +246,7 @@ impl Hands {
     ) {
         // The connection, once the table was said on it. A gateway that died has its table from disk, which may be the
         // older one: on another connection it is said again.
-        let mut said: Option<Control> = None;
+        let mut said: Option<Arc<Control>> = None;
         loop {
             let answer = async {
                 let control = match said.take() {
@@ -256,6 +260,7 @@ impl Hands {
                     }
                 };
                 let state = control.table(component.as_str()).await.map_err(|error| crate::cause::chain(&error))?;
+                self.doors.keep(slot, &control);
                 said = Some(control);
                 Ok::<_, String>(state)
             };
@@ -268,6 +273,7 @@ impl Hands {
                     text: state.text,
                 },
                 Err(text) => {
+                    self.doors.forget(slot);
                     worker::Event::Gateway { component: component.clone(), in_use: false, inflight: 0, closed: 0, text }
                 }
             };
@@ -276,10 +282,13 @@ impl Hands {
         }
     }
 
-    async fn gateway(&self, slot: &SlotName) -> Result<Control, String> {
+    async fn gateway(&self, slot: &SlotName) -> Result<Arc<Control>, String> {
+        if let Some(control) = self.doors.to(slot) {
+            return Ok(control);
+        }
         let door = self.runtime.door(Inside::Gateway(slot)).await.map_err(|error| error.message)?;
         let door = door.ok_or_else(|| format!("{slot} is no gateway"))?;
-        Control::over(slot.to_string(), door).await.map_err(|error| crate::cause::chain(&error))
+        Control::over(slot.to_string(), door).await.map(Arc::new).map_err(|error| crate::cause::chain(&error))
     }
 
     /// The targets, by the ways that this gateway has to them.

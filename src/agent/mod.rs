@@ -7,6 +7,7 @@ mod acts;
 pub mod component;
 mod contact;
 mod definitions;
+mod doors;
 mod policy;
 mod project;
 mod reach;

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::acts::{Changes, Hands, starts_max};
 use super::contact::Contacts;
 use super::definitions::Definitions;
+use super::doors::Doors;
 use super::project::{self, Reader};
 use super::session::{self, News};
 use super::{AgentConfig, AgentError};
@@ -172,6 +173,7 @@ impl Shell {
             starts: Arc::new(Semaphore::new(starts_max())),
             changes: Changes::default(),
             contacts: Contacts::default(),
+            doors: Doors::default(),
             events: events_out,
         };
         Ok(Self {
@@ -243,6 +245,7 @@ impl Shell {
                 },
                 _ = report.tick() => {
                     self.step_with_acknowledged(vec![])?;
+                    self.hands.doors.tidy();
                     since_report += NEWS_EVERY;
                     since_all += NEWS_EVERY;
                     let all = since_all >= (self.all_took * REPORT_EVERY_SHARE).clamp(REPORT_EVERY, REPORT_EVERY_MAX);

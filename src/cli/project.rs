@@ -246,11 +246,14 @@ fn baton(path: &Path) -> Result<Manifest, Problem> {
 }
 
 async fn read(selection: &Selection) -> Result<(Compose, Project), ComposeError> {
-    // Both take a moment; nearly always it is this one.
-    let usual = Compose::usual();
-    let (found, project) = tokio::join!(Compose::find(), Project::read(&usual, selection));
-    let compose = found?;
-    let project = if compose.is(&usual) { project? } else { Project::read(&compose, selection).await? };
+    // Nearly always it is this one; where it does not read the project, whether it works at all is the first question.
+    if let Some(plugin) = Compose::plugin()
+        && let Ok(project) = Project::read(&plugin, selection).await
+    {
+        return Ok((plugin, project));
+    }
+    let compose = Compose::find().await?;
+    let project = Project::read(&compose, selection).await?;
     Ok((compose, project))
 }
 

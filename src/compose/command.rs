@@ -36,7 +36,7 @@ const PLUGINS: [&str; 4] = [
 pub struct Compose {
     /// The plugin itself, `docker compose`, or `docker-compose`.
     program: Vec<String>,
-    /// As it says itself.
+    /// As it says itself; empty: it was not asked.
     version: String,
 }
 
@@ -103,20 +103,19 @@ impl Compose {
         Err(old.map_or(ComposeError::Missing, |version| ComposeError::Old { version }))
     }
 
-    /// What `docker compose` is, without a look whether it works.
-    pub fn usual() -> Self {
-        let program = plugin().map_or_else(|| vec!["docker".to_owned(), "compose".to_owned()], |plugin| vec![plugin]);
-        Self { program, version: String::new() }
-    }
-
-    /// Whether it is the same program.
-    pub fn is(&self, other: &Self) -> bool {
-        self.program == other.program
+    /// The plugin that `docker compose` is, without a look whether it works. The first version was never a plugin.
+    /// `None`: [`Compose::find`] knows more.
+    pub fn plugin() -> Option<Self> {
+        plugin().map(|plugin| Self { program: vec![plugin], version: String::new() })
     }
 
     /// As it says itself, `2.26.1`.
-    pub fn version(&self) -> &str {
-        &self.version
+    pub async fn version(&self) -> String {
+        if !self.version.is_empty() {
+            return self.version.clone();
+        }
+        let asked = self.ask(&Selection::default(), &["version", "--short"]).await;
+        asked.map_or_else(|_| "unknown".to_owned(), |said| said.stdout.trim().trim_start_matches('v').to_owned())
     }
 
     /// Runs it for a project, within `timeout`.
@@ -306,7 +305,7 @@ mod tests {
     async fn only_a_second_version_is_taken() {
         let says = |script: &str| ["sh", "-c", script].map(str::to_owned).to_vec();
         let found = Compose::find_among([says("echo 1.29.2"), says("echo v2.26.1-4")]).await;
-        assert_eq!(found.unwrap().version(), "2.26.1-4");
+        assert_eq!(found.unwrap().version().await, "2.26.1-4");
         let old = Compose::find_among([says("exit 1"), says("echo 1.29.2")]).await;
         let text = old.unwrap_err().to_string();
         assert!(text.contains("1.29.2") && text.contains("install the Compose plugin"), "{text}");

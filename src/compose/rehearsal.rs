@@ -125,7 +125,7 @@ async fn run(
     })?;
     // What it did not know may be why Compose failed, so it is told first.
     if !ledger.unknown.is_empty() {
-        return Err(ComposeError::Unknown { version: compose.version().to_owned(), asked: ledger.unknown });
+        return Err(ComposeError::Unknown { version: compose.version().await, asked: ledger.unknown });
     }
     ended?;
     Ok(Recording::of(ledger))
