@@ -1,7 +1,7 @@
 //! Connections to gateways' control sockets, kept between two switches.
 //!
-//! A gateway in a container is reached by a relay that the engine starts in there, which takes it 50 to 70 ms. The slots
-//! of a component are switched one after the other, and the last switch of a roll is what everybody waits for.
+//! A gateway in a container is reached by a relay that the engine starts in there, which takes it 50 to 70 ms. The
+//! slots of a component are switched one after the other, and the last switch of a roll is what everybody waits for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
