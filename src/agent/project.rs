@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Policy;
 use super::definitions::Definitions;
-use crate::compose::{self, Compose, Project, Rehearsal, Selection, Version};
+use crate::compose::{self, Project, Rehearsal, Selection, Version};
 use crate::model::{
     AgentId, ComposeAnswer, ComposeFound, ComposeHost, ComposeRemote, ComposeService, Definition, Digest, Resolution,
     Traffic,
@@ -234,8 +234,7 @@ async fn look(host: &HostProject, version: Option<String>, service: &str, pull: 
     let mut selection = Selection { folder: host.folder.clone(), ..Selection::default() };
     // A pull goes to the same engine as everything else.
     selection.variables.insert("DOCKER_HOST".to_owned(), format!("unix://{}", host.engine.display()));
-    let compose = Compose::find().await.map_err(told)?;
-    let mut project = Project::read(&compose, &selection).await.map_err(told)?;
+    let (compose, mut project) = Project::find(&selection).await.map_err(told)?;
     if let (Some(version), Some(variable)) = (version, project.version_variable().map(str::to_owned)) {
         if !is_tag(&version) {
             return Err(

@@ -6,7 +6,7 @@ use super::Exit;
 use super::args::Global;
 use super::commit::{self, Commit};
 use super::exit::Problem;
-use crate::compose::{self, Compose, ComposeError, Project, Selection, Version};
+use crate::compose::{self, ComposeError, Project, Selection, Version};
 use crate::model::{ComponentName, FleetName, Manifest};
 
 /// A manifest, and the version that it is at where its file names one itself.
@@ -43,7 +43,7 @@ pub(super) async fn manifest(global: &Global) -> Result<Option<Manifest>, Proble
         Some(Source::Baton(path)) => baton(&path).map(Some),
         // It would only be asked for a name that is given.
         Some(Source::Compose(_)) if global.fleet.is_some() && global.file.is_empty() => Ok(None),
-        Some(Source::Compose(selection)) => match read(&selection).await {
+        Some(Source::Compose(selection)) => match Project::find(&selection).await {
             Ok((_, project)) => compose::manifest::manifest(&project, None, places(&selection)).map(Some).map_err(told),
             // Nobody asked for Compose: a file of its name is here, or in some folder above.
             Err(ComposeError::Missing | ComposeError::Old { .. }) if global.file.is_empty() => Ok(None),
@@ -55,7 +55,7 @@ pub(super) async fn manifest(global: &Global) -> Result<Option<Manifest>, Proble
 /// The manifest, which this verb needs, judged without an engine.
 pub(super) async fn needed_manifest(global: &Global) -> Result<Manifest, Problem> {
     if let Some(Source::Compose(selection)) = source(global)? {
-        let (compose, project) = read(&selection).await.map_err(told)?;
+        let (compose, project) = Project::find(&selection).await.map_err(told)?;
         warn(&project);
         let manifest = compose::manifest::manifest(&project, None, places(&selection)).map_err(told)?;
         Version::read(&compose, &selection, &project).await.map_err(told)?;
@@ -70,7 +70,7 @@ pub(super) async fn composed(global: &Global) -> Result<(Project, Vec<PathBuf>),
         let what = "there is no Compose project here; go to its folder, or name its files with -f FILE";
         return Err(Problem::new(Exit::Usage, what));
     };
-    let (_, project) = read(&selection).await.map_err(told)?;
+    let (_, project) = Project::find(&selection).await.map_err(told)?;
     Ok((project, compose::project::files(&selection)))
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> 
     };
     let engine = PathBuf::from(super::hands::socket(global)?);
     selection.engine = Some(engine.clone());
-    let (compose, mut project) = read(&selection).await.map_err(told)?;
+    let (compose, mut project) = Project::find(&selection).await.map_err(told)?;
     if let Ok(fleet) = FleetName::new(project.name.clone())
         && let Some((variable, value)) = commit::settle(global, &fleet, why != Purpose::Look).await?
     {
@@ -167,7 +167,7 @@ pub(super) async fn tell_what_is_still_asked(global: &Global) {
         let Ok(Some(Source::Compose(mut selection))) = source(global) else { return None };
         let engine = PathBuf::from(super::hands::socket(global).ok()?);
         selection.engine = Some(engine.clone());
-        let (compose, project) = read(&selection).await.ok()?;
+        let (compose, project) = Project::find(&selection).await.ok()?;
         let rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.ok()?;
         let touched: Vec<String> = rehearsal.now.touched().into_iter().map(str::to_owned).collect();
         (!touched.is_empty()).then(|| touched.join(", "))
@@ -190,7 +190,7 @@ pub(super) async fn needed(global: &Global, to: Option<&str>, why: Purpose) -> R
 /// What the version is to Compose by itself. `None`: nothing that could be asked says so.
 pub(super) async fn version_now(global: &Global) -> Option<String> {
     let Ok(Some(Source::Compose(selection))) = source(global) else { return None };
-    let (compose, project) = read(&selection).await.ok()?;
+    let (compose, project) = Project::find(&selection).await.ok()?;
     Some(Version::read(&compose, &selection, &project).await.ok()??.value)
 }
 
@@ -243,18 +243,6 @@ fn is_compose(path: &Path) -> bool {
 
 fn baton(path: &Path) -> Result<Manifest, Problem> {
     crate::manifest::load(path).map_err(|error| Problem::new(Exit::Usage, error.to_string()))
-}
-
-async fn read(selection: &Selection) -> Result<(Compose, Project), ComposeError> {
-    // Nearly always it is this one; where it does not read the project, whether it works at all is the first question.
-    if let Some(plugin) = Compose::plugin()
-        && let Ok(project) = Project::read(&plugin, selection).await
-    {
-        return Ok((plugin, project));
-    }
-    let compose = Compose::find().await?;
-    let project = Project::read(&compose, selection).await?;
-    Ok((compose, project))
 }
 
 fn places(selection: &Selection) -> Option<(String, String)> {

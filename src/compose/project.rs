@@ -242,7 +242,24 @@ fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Secret>, D::Error> 
 }
 
 impl Project {
-    /// Asks Compose what the project is. Contacts no engine.
+    /// Finds Compose and asks it what the project is. Contacts no engine.
+    ///
+    /// # Errors
+    /// With Compose's own words, or when there is none that could be asked.
+    pub async fn find(selection: &Selection) -> Result<(Compose, Self), ComposeError> {
+        // Nearly always it is this one; where it does not read the project, whether it works at all is the first
+        // question.
+        if let Some(plugin) = Compose::plugin()
+            && let Ok(project) = Self::read(&plugin, selection).await
+        {
+            return Ok((plugin, project));
+        }
+        let compose = Compose::find().await?;
+        let project = Self::read(&compose, selection).await?;
+        Ok((compose, project))
+    }
+
+    /// Asks this Compose what the project is. Contacts no engine.
     ///
     /// # Errors
     /// With Compose's own words.
