@@ -154,7 +154,10 @@ fn with_continue_the_others_are_rolled_and_the_end_says_what_is_missing() {
     for word in ["without worker-1,", "the same command tries again", "`baton rollback`"] {
         assert!(last.contains(word), "{word}: {}", up.all());
     }
-    assert!(up.out.contains("worker-1: exited: worker-1.2 did not get ready"), "{}", up.all());
+    // It ends a moment after its start: before the first probe or, on a busy machine, after it.
+    let why = ["worker-1: exited: worker-1.2 did not get ready", "worker-1: unstable: worker-1.2 did not stay ready"];
+    assert!(why.iter().any(|why| up.out.contains(why)), "{}", up.all());
+    assert!(up.out.contains("worker-1.2: no schema found"), "its last words: {}", up.all());
     assert!(fleet.running().contains(&"worker-2.2@v2".to_owned()), "{:?}", fleet.running());
     let rolls = history(&fleet);
     assert_eq!(rolls[0]["given_up"], serde_json::json!(["worker-1"]), "{:?}", rolls[0]);

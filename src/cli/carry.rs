@@ -10,9 +10,11 @@ use super::confirm::confirm;
 use super::connect::{self, Connection};
 use super::exit::{Problem, went_away};
 use super::follow::{self, Follow};
+use super::hands::are_containers;
 use super::output;
 use super::plan::{self, Asked, up_ask};
-use super::project::{Purpose, Written, needed, tell_what_is_still_asked, written};
+use super::project::{Purpose, Written, tell_what_is_still_asked};
+use super::ready::{Ready, needed, ready};
 use crate::engine::{FleetView, HoldReason, Request, RollState};
 use crate::model::{ComponentName, Definition, Manifest};
 use crate::planner::{Ask, render};
@@ -24,7 +26,7 @@ const REPLANS: u32 = 5;
 const WAIT_PACE: Duration = Duration::from_millis(250);
 
 pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Problem> {
-    let Written { manifest, version, commit } = needed(global, args.what.to.as_deref(), Purpose::Pull).await?;
+    let (Written { manifest, version, commit }, met) = needed(global, args.what.to.as_deref(), Purpose::Pull).await?;
     args.what.to = args.what.to.or(version);
     let before = moving(&manifest);
     // Some components alone do not bring the project to a version.
@@ -36,7 +38,7 @@ pub(super) async fn up(global: &Global, mut args: UpArgs) -> Result<Exit, Proble
         supersede: args.supersede,
         commit,
     };
-    let exit = carry(global, asked, &args.how).await?;
+    let exit = carry(global, asked, met, &args.how).await?;
     if let (Exit::Done, Some(kept)) = (exit, kept) {
         kept.tell_what_is_missing(global, &args.what.only);
     }
@@ -66,11 +68,15 @@ async fn settle(
     if exit != Exit::Done || before.is_empty() {
         return Ok(exit);
     }
-    let Some(Written { manifest, .. }) = written(global, to.as_deref(), Purpose::Act).await? else { return Ok(exit) };
-    let now = moving(&manifest).into_iter();
+    let Ready { written, connection: met } = ready(global, to.as_deref(), Purpose::Act).await?;
+    let manifest = written.map(|written| written.manifest);
+    let now = manifest.as_ref().map(moving).unwrap_or_default().into_iter();
     let only: Vec<ComponentName> =
         now.filter(|(name, digest)| before.get(name).is_some_and(|was| was != digest)).map(|(name, _)| name).collect();
     if only.is_empty() {
+        if let Some(connection) = met {
+            connection.close().await;
+        }
         return Ok(exit);
     }
     if !global.json {
@@ -82,44 +88,52 @@ async fn settle(
     }
     let ask = Some(Ask::Up { to, only, remove_orphans: false });
     let how = HowArgs { yes: true, ..how.clone() };
-    carry(global, Asked { ask, manifest: Some(manifest), pull: false, supersede: false, commit: None }, &how).await
+    carry(global, Asked { ask, manifest, pull: false, supersede: false, commit: None }, met, &how).await
 }
 
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Restart { components: args.components });
-    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
+    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
+    let manifest = written.map(|written| written.manifest);
     let before = manifest.as_ref().map(moving).unwrap_or_default();
-    let exit = carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, &args.how).await?;
+    let exit =
+        carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, met, &args.how).await?;
     settle(global, exit, before, None, &args.how).await
 }
 
 pub(super) async fn down(global: &Global, args: RollArgs) -> Result<Exit, Problem> {
-    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
-    carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false, commit: None }, &args.how).await
+    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
+    let manifest = written.map(|written| written.manifest);
+    carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false, commit: None }, met, &args.how)
+        .await
 }
 
 pub(super) async fn drain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Drain { slot: args.slot });
-    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
-    carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, &args.how).await
+    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
+    let manifest = written.map(|written| written.manifest);
+    carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, met, &args.how).await
 }
 
 pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Undrain { slot: args.slot });
-    let manifest = written(global, None, Purpose::Act).await?.map(|written| written.manifest);
-    carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, &args.how).await
+    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
+    let manifest = written.map(|written| written.manifest);
+    carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, met, &args.how).await
 }
 
-/// Finds the coordinator, carries the ask out, and lets go.
-pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Result<Exit, Problem> {
-    // A way back needs no manifest, but whose it is stands in the one that is here.
-    let here = if asked.manifest.is_none() { connect::manifest(global).await? } else { None };
-    let fleet = connect::fleet(global, asked.manifest.as_ref().or(here.as_ref()))?;
-    if asked.ask.is_some() {
-        // This roll would hide that the one before it has succeeded. A way back never writes.
-        commit::settle(global, &fleet, true).await?;
-    }
-    let mut connection = connect::any(global, &fleet, asked.manifest.as_ref()).await?;
+/// Finds the coordinator, unless it was met already, carries the ask out, and lets go.
+pub(super) async fn carry(
+    global: &Global,
+    asked: Asked,
+    met: Option<Connection>,
+    how: &HowArgs,
+) -> Result<Exit, Problem> {
+    let mut connection = match met {
+        Some(connection) => connection,
+        None => meet(global, &asked).await?,
+    };
+    let fleet = connection.fleet.clone();
     let result = carry_on(global, &mut connection, &asked, how).await;
     connection.close().await;
     // Asked for without a question of its own: the verb is `rollback`.
@@ -135,6 +149,17 @@ pub(super) async fn carry(global: &Global, asked: Asked, how: &HowArgs) -> Resul
         commit.carry_out(global, &fleet).await?;
     }
     result
+}
+
+async fn meet(global: &Global, asked: &Asked) -> Result<Connection, Problem> {
+    // A way back needs no manifest, but whose it is stands in the one that is here.
+    let here = if asked.manifest.is_none() { connect::manifest(global).await? } else { None };
+    let fleet = connect::fleet(global, asked.manifest.as_ref().or(here.as_ref()))?;
+    if asked.ask.is_some() {
+        // This roll would hide that the one before it has succeeded. A way back never writes.
+        commit::settle(global, &fleet, true).await?;
+    }
+    connect::any(global, &fleet, are_containers(asked.manifest.as_ref())).await
 }
 
 async fn carry_on(global: &Global, connection: &mut Connection, asked: &Asked, how: &HowArgs) -> Result<Exit, Problem> {

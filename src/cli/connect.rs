@@ -32,12 +32,8 @@ pub(super) fn state_root(global: &Global) -> Result<PathBuf, Problem> {
 /// The fleet: named, in the manifest, or the only one in the state folder.
 pub(super) fn fleet(global: &Global, manifest: Option<&Manifest>) -> Result<FleetName, Problem> {
     match (&global.fleet, manifest) {
-        (Some(named), Some(manifest)) if *named != manifest.fleet => Err(Problem::new(
-            Exit::Usage,
-            format!("--fleet says {named}, the manifest says {}; leave one out", manifest.fleet),
-        )),
-        (Some(named), _) => Ok(named.clone()),
-        (None, Some(manifest)) => Ok(manifest.fleet.clone()),
+        (_, Some(manifest)) => named(global, &manifest.fleet),
+        (Some(named), None) => Ok(named.clone()),
         (None, None) => {
             let root = state_root(global)?;
             let mut found: Vec<FleetName> = std::fs::read_dir(&root)
@@ -66,6 +62,16 @@ pub(super) fn fleet(global: &Global, manifest: Option<&Manifest>) -> Result<Flee
     }
 }
 
+/// The fleet of what is written here, unless another was named.
+pub(super) fn named(global: &Global, written: &FleetName) -> Result<FleetName, Problem> {
+    match &global.fleet {
+        Some(named) if named != written => {
+            Err(Problem::new(Exit::Usage, format!("--fleet says {named}, the manifest says {written}; leave one out")))
+        }
+        _ => Ok(written.clone()),
+    }
+}
+
 /// This host's name as an agent id.
 pub(super) fn host_id() -> AgentId {
     let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
@@ -88,7 +94,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    async fn start(global: &Global, fleet: &FleetName, manifest: Option<&Manifest>) -> Result<Self, Problem> {
+    async fn start(global: &Global, fleet: &FleetName, containers: bool) -> Result<Self, Problem> {
         let folder = state_root(global)?.join(fleet.as_str());
         let coordinator = Coordinator::start(CoordinatorConfig {
             fleet: fleet.clone(),
@@ -112,7 +118,7 @@ impl Embedded {
         })?;
         let id = host_id();
         let agent_folder = folder.join("agents").join(id.as_str());
-        let hands = hands::embedded(global, fleet, &agent_folder, manifest).await?;
+        let hands = hands::embedded(global, fleet, &agent_folder, containers).await?;
         let config = AgentConfig {
             fleet: fleet.clone(),
             id: id.clone(),
@@ -230,16 +236,12 @@ pub(super) async fn running(global: &Global, fleet: &FleetName) -> Result<Option
     Ok(client(&Address::Unix(socket), global, fleet).await.ok().map(connection))
 }
 
-/// A coordinator that runs, or one embedded here.
-pub(super) async fn any(
-    global: &Global,
-    fleet: &FleetName,
-    manifest: Option<&Manifest>,
-) -> Result<Connection, Problem> {
+/// A coordinator that runs, or one embedded here, with containers in its hands where the fleet has some.
+pub(super) async fn any(global: &Global, fleet: &FleetName, containers: bool) -> Result<Connection, Problem> {
     if let Some(connection) = running(global, fleet).await? {
         return Ok(connection);
     }
-    let mut embedded = Embedded::start(global, fleet, manifest).await?;
+    let mut embedded = Embedded::start(global, fleet, containers).await?;
     let address = embedded.coordinator.addresses()[0].clone();
     let mut connection = Connection {
         client: client(&address, global, fleet).await?,

@@ -80,16 +80,20 @@ async fn with_containers(processes: Arc<dyn Runtime>, containers: Arc<DockerRunt
     Hands { runtime: Arc::new(Several::new(vec![processes, containers])), ids, project: None }
 }
 
+/// Whether what is written here has containers.
+pub(super) fn are_containers(manifest: Option<&Manifest>) -> bool {
+    manifest.is_some_and(|manifest| manifest.components.values().any(|entry| entry.runtime == RuntimeKind::Docker))
+}
+
 /// For an agent inside a verb.
 pub(super) async fn embedded(
     global: &Global,
     fleet: &FleetName,
     folder: &Path,
-    manifest: Option<&Manifest>,
+    wanted: bool,
 ) -> Result<Hands, Problem> {
     let processes = processes(folder, None)?;
-    let asked = |manifest: &Manifest| manifest.components.values().any(|entry| entry.runtime == RuntimeKind::Docker);
-    if !manifest.is_some_and(asked) && !has_had_containers(folder) {
+    if !wanted && !has_had_containers(folder) {
         return Ok(Hands { runtime: processes, ids: vec![uid()], project: None });
     }
     Ok(with_containers(processes, Arc::new(containers(global, fleet, folder, false)?)).await)

@@ -19,6 +19,7 @@ mod operate;
 mod output;
 mod plan;
 mod project;
+mod ready;
 mod relay;
 mod status;
 mod words;

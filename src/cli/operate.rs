@@ -7,6 +7,7 @@ use super::commit;
 use super::connect::{self, Connection, manifest};
 use super::exit::Problem;
 use super::follow::{Follow, follow};
+use super::hands::are_containers;
 use super::output;
 use super::plan::Asked;
 use crate::engine::{Request, RollState};
@@ -15,7 +16,7 @@ use crate::model::StepId;
 async fn open(global: &Global) -> Result<Connection, Problem> {
     let manifest = manifest(global).await?;
     let fleet = connect::fleet(global, manifest.as_ref())?;
-    connect::any(global, &fleet, manifest.as_ref()).await
+    connect::any(global, &fleet, are_containers(manifest.as_ref())).await
 }
 
 /// Asks, and says so; does not wait.
@@ -111,7 +112,7 @@ pub(super) async fn rollback(global: &Global, args: RollArgs) -> Result<Exit, Pr
         Err(_) => {
             connection.close().await;
             let asked = Asked { ask: None, manifest: None, pull: true, supersede: false, commit: None };
-            carry(global, asked, &args.how).await
+            carry(global, asked, None, &args.how).await
         }
     }
 }

@@ -5,8 +5,10 @@ use super::args::{Global, PlanArgs, WhatArgs};
 use super::commit::Commit;
 use super::connect::{self, Connection};
 use super::exit::Problem;
+use super::hands::are_containers;
 use super::output;
-use super::project::{Purpose, Written, needed};
+use super::project::{Purpose, Written};
+use super::ready::needed;
 use crate::model::{Manifest, Plan};
 use crate::planner::{Ask, Report, render};
 use crate::proto::v1::{PlanReply, PlanRequest};
@@ -76,10 +78,15 @@ pub(super) fn up_ask(what: &WhatArgs) -> Ask {
 }
 
 pub(super) async fn run(global: &Global, mut args: PlanArgs) -> Result<Exit, Problem> {
-    let Written { manifest, version, .. } = needed(global, args.what.to.as_deref(), Purpose::Look).await?;
+    let (Written { manifest, version, .. }, met) = needed(global, args.what.to.as_deref(), Purpose::Look).await?;
     args.what.to = args.what.to.or(version);
-    let fleet = connect::fleet(global, Some(&manifest))?;
-    let mut connection = connect::any(global, &fleet, Some(&manifest)).await?;
+    let mut connection = match met {
+        Some(connection) => connection,
+        None => {
+            let fleet = connect::fleet(global, Some(&manifest))?;
+            connect::any(global, &fleet, are_containers(Some(&manifest))).await?
+        }
+    };
     let ask_for = Some(up_ask(&args.what));
     let asked = Asked { ask: ask_for, manifest: Some(manifest), pull: false, supersede: true, commit: None };
     let shown = ask(&mut connection, &asked).await;

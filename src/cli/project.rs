@@ -6,7 +6,7 @@ use super::Exit;
 use super::args::Global;
 use super::commit::{self, Commit};
 use super::exit::Problem;
-use crate::compose::{self, ComposeError, Project, Selection, Version};
+use crate::compose::{self, Compose, ComposeError, Project, Rehearsal, Selection, Version};
 use crate::model::{ComponentName, FleetName, Manifest};
 
 /// A manifest, and the version that it is at where its file names one itself.
@@ -74,15 +74,35 @@ pub(super) async fn composed(global: &Global) -> Result<(Project, Vec<PathBuf>),
     Ok((project, compose::project::files(&selection)))
 }
 
-/// The manifest with all that a roll needs, where there is one: of a Compose project, what Compose would make.
-/// Images that are not on this host are pulled first where that is asked for: only then it is known what they bring.
-pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> Result<Option<Written>, Problem> {
-    let pull = why == Purpose::Pull;
+/// What is written here, as far as it is known without an engine.
+pub(super) enum Found {
+    /// By `baton.yaml`: all of it.
+    Whole(Manifest),
+    /// By Compose's files: what Compose would make of them is still to be asked.
+    Composed(Box<Composed>),
+}
+
+/// A Compose project as its files have it.
+pub(super) struct Composed {
+    compose: Compose,
+    selection: Selection,
+    project: Project,
+    engine: PathBuf,
+    owed: Option<Commit>,
+}
+
+/// What Compose would make of a project.
+pub(super) struct Rehearsed {
+    version: Option<Version>,
+    rehearsal: Rehearsal,
+}
+
+/// Reads what is written here; of a Compose project at the version that was asked for. What an earlier roll owes its
+/// files is written before.
+pub(super) async fn find(global: &Global, to: Option<&str>, why: Purpose) -> Result<Option<Found>, Problem> {
     let mut selection = match source(global)? {
         None => return Ok(None),
-        Some(Source::Baton(path)) => {
-            return Ok(Some(Written { manifest: baton(&path)?, version: None, commit: None }));
-        }
+        Some(Source::Baton(path)) => return Ok(Some(Found::Whole(baton(&path)?))),
         Some(Source::Compose(selection)) => selection,
     };
     let engine = PathBuf::from(super::hands::socket(global)?);
@@ -118,47 +138,76 @@ pub(super) async fn written(global: &Global, to: Option<&str>, why: Purpose) -> 
         project = Project::read(&compose, &selection).await.map_err(told)?;
     }
     warn(&project);
-    let (version, mut rehearsal) = tokio::try_join!(
-        Version::read(&compose, &selection, &project),
-        compose::rehearse(&compose, &selection, &project, &engine),
-    )
-    .map_err(told)?;
-    let missing = rehearsal.missing(&project);
-    if pull && !missing.built.is_empty() {
-        let services = missing.built.join(" ");
-        let what =
-            format!("the images of these services are not built: {services}; run `docker compose build {services}`");
-        return Err(Problem::new(Exit::Refused, what));
+    Ok(Some(Found::Composed(Box::new(Composed { compose, selection, project, engine, owed }))))
+}
+
+impl Composed {
+    /// The project's name, which is the fleet's, where a fleet may have it.
+    pub(super) fn fleet(&self) -> Option<FleetName> {
+        FleetName::new(self.project.name.clone()).ok()
     }
-    if pull && !missing.pulled.is_empty() {
-        eprintln!("pulling the images of {}", missing.pulled.join(", "));
-        let pulled = compose::pull(&compose, &selection, &missing.pulled).await;
-        // Nothing was touched: what runs, runs.
-        pulled.map_err(|error| {
-            let image = |service: &String| {
-                let image = rehearsal.whole.of_service(service).next().map_or("", |made| made.image.as_str());
-                format!("{image} ({service})")
-            };
-            let images = missing.pulled.iter().map(image).collect::<Vec<_>>().join(", ");
-            let why = crate::cause::chain(&error);
-            Problem::new(
-                Exit::Refused,
-                format!(
-                    "cannot pull {images}: {why}; nothing was touched. Check the tag, the registry and `docker login`, \
-                     or bring the image here yourself (`docker compose pull`, `docker load`), then run this again"
-                ),
-            )
-        })?;
-        rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.map_err(told)?;
+
+    /// Asks Compose what it would make.
+    pub(super) async fn rehearse(&self) -> Result<Rehearsed, Problem> {
+        let (version, rehearsal) = tokio::try_join!(
+            Version::read(&self.compose, &self.selection, &self.project),
+            compose::rehearse(&self.compose, &self.selection, &self.project, &self.engine),
+        )
+        .map_err(told)?;
+        Ok(Rehearsed { version, rehearsal })
     }
-    let mut manifest = compose::manifest::manifest(&project, Some(&rehearsal), places(&selection)).map_err(told)?;
-    for service in version.iter().flat_map(|version| &version.services) {
-        let name = ComponentName::new(service.clone()).ok();
-        if let Some(definition) = name.and_then(|name| manifest.components.get_mut(&name)) {
-            definition.versioned = true;
+
+    /// Whether all images are on this host.
+    pub(super) fn has_images(&self, rehearsed: &Rehearsed) -> bool {
+        let missing = rehearsed.rehearsal.missing(&self.project);
+        missing.built.is_empty() && missing.pulled.is_empty()
+    }
+
+    /// The manifest with all that a roll needs. Images that are not on this host are pulled first where that is asked
+    /// for: only then it is known what they bring.
+    pub(super) async fn written(self, rehearsed: Rehearsed, why: Purpose) -> Result<Written, Problem> {
+        let Self { compose, selection, project, engine, owed } = self;
+        let Rehearsed { version, mut rehearsal } = rehearsed;
+        let missing = rehearsal.missing(&project);
+        let pull = why == Purpose::Pull;
+        if pull && !missing.built.is_empty() {
+            let services = missing.built.join(" ");
+            let what = format!(
+                "the images of these services are not built: {services}; run `docker compose build {services}`"
+            );
+            return Err(Problem::new(Exit::Refused, what));
         }
+        if pull && !missing.pulled.is_empty() {
+            eprintln!("pulling the images of {}", missing.pulled.join(", "));
+            let pulled = compose::pull(&compose, &selection, &missing.pulled).await;
+            // Nothing was touched: what runs, runs.
+            pulled.map_err(|error| {
+                let image = |service: &String| {
+                    let image = rehearsal.whole.of_service(service).next().map_or("", |made| made.image.as_str());
+                    format!("{image} ({service})")
+                };
+                let images = missing.pulled.iter().map(image).collect::<Vec<_>>().join(", ");
+                let why = crate::cause::chain(&error);
+                Problem::new(
+                    Exit::Refused,
+                    format!(
+                        "cannot pull {images}: {why}; nothing was touched. Check the tag, the registry and `docker \
+                         login`, or bring the image here yourself (`docker compose pull`, `docker load`), then run \
+                         this again"
+                    ),
+                )
+            })?;
+            rehearsal = compose::rehearse(&compose, &selection, &project, &engine).await.map_err(told)?;
+        }
+        let mut manifest = compose::manifest::manifest(&project, Some(&rehearsal), places(&selection)).map_err(told)?;
+        for service in version.iter().flat_map(|version| &version.services) {
+            let name = ComponentName::new(service.clone()).ok();
+            if let Some(definition) = name.and_then(|name| manifest.components.get_mut(&name)) {
+                definition.versioned = true;
+            }
+        }
+        Ok(Written { manifest, version: version.map(|version| version.value), commit: owed })
     }
-    Ok(Some(Written { manifest, version: version.map(|version| version.value), commit: owed }))
 }
 
 /// After a roll was taken back: the Compose file was not, and whoever types `docker compose up -d` next should know.
@@ -182,11 +231,6 @@ pub(super) async fn tell_what_is_still_asked(global: &Global) {
     }
 }
 
-/// The same for a verb that needs it.
-pub(super) async fn needed(global: &Global, to: Option<&str>, why: Purpose) -> Result<Written, Problem> {
-    written(global, to, why).await?.ok_or_else(nothing_here)
-}
-
 /// What the version is to Compose by itself. `None`: nothing that could be asked says so.
 pub(super) async fn version_now(global: &Global) -> Option<String> {
     let Ok(Some(Source::Compose(selection))) = source(global) else { return None };
@@ -194,7 +238,7 @@ pub(super) async fn version_now(global: &Global) -> Option<String> {
     Some(Version::read(&compose, &selection, &project).await.ok()??.value)
 }
 
-fn nothing_here() -> Problem {
+pub(super) fn nothing_here() -> Problem {
     Problem::new(
         Exit::Usage,
         "there is no baton.yaml and no Compose project here; write one (see docs/manifest.md) or name it with -f FILE",
