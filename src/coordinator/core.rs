@@ -271,12 +271,17 @@ impl Core {
                 crate::link::CoordinatorEndRecord::Down { why } => {
                     tracing::warn!(%agent, %why, "session is lost");
                     self.sessions.remove(agent);
-                    self.reports.retain(|_, (asked, _)| asked != agent);
-                    self.logs.retain(|_, (asked, _)| asked != agent);
+                    self.answers_nothing_more(agent);
                 }
                 _ => {}
             },
         }
+    }
+
+    /// Whoever asked this agent in a session that is over gets no answer, and may ask again.
+    fn answers_nothing_more(&mut self, agent: &AgentId) {
+        self.reports.retain(|_, (asked, _)| asked != agent);
+        self.logs.retain(|_, (asked, _)| asked != agent);
     }
 
     fn take(
@@ -300,6 +305,7 @@ impl Core {
                         // The reply goes first; what is outstanding follows from the event.
                         let _ = words.try_send(ToAgent::Hello(reply));
                         self.turned_away.forget(&hello.agent);
+                        self.answers_nothing_more(&hello.agent);
                         self.sessions.insert(hello.agent.clone(), (session, words));
                         events.push(CoordinatorEvent::Attached {
                             agent: hello.agent,

@@ -17,6 +17,9 @@ use crate::planner::{self, Ask, History, PlanError, Planned, PlanningInput};
 const REPORT_MAX: Duration = Duration::from_secs(15);
 const RESOLVE_MAX: Duration = Duration::from_secs(300);
 
+/// Between two looks whether an agent that was lost before it answered is there again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Between two tries to plan a way back while an agent that it needs is not connected.
 const ROLLBACK_RETRY: Duration = Duration::from_secs(1);
 
@@ -77,17 +80,44 @@ async fn gather(
         let resolve = wanted.get(&agent).cloned().unwrap_or_default();
         let bound = if resolve.is_empty() { REPORT_MAX } else { RESOLVE_MAX };
         asked.spawn(async move {
-            let question = core.ask(|answer| Message::Report { agent: agent.clone(), resolve, pull, answer });
-            (agent.clone(), tokio::time::timeout(bound, question).await)
+            let answer = tokio::time::timeout(bound, reported(&core, &agent, resolve, pull)).await;
+            (agent, answer)
         });
     }
     let mut found = BTreeMap::new();
     while let Some(answer) = asked.join_next().await {
-        if let Ok((agent, Ok(Ok(inventory)))) = answer {
+        if let Ok((agent, Ok(Some(inventory)))) = answer {
             found.insert(agent, inventory);
         }
     }
     Ok(found)
+}
+
+/// Asks one agent until it has answered. A session that ends before that says nothing about the agent: the next one is
+/// asked, unless it is long in coming.
+async fn reported(
+    core: &CoreHandle,
+    agent: &AgentId,
+    resolve: BTreeMap<ComponentName, Definition>,
+    pull: bool,
+) -> Option<Inventory> {
+    loop {
+        let (agent_id, resolve) = (agent.clone(), resolve.clone());
+        let question = core.ask(|answer| Message::Report { agent: agent_id, resolve, pull, answer });
+        if let Ok(inventory) = question.await {
+            return Some(inventory);
+        }
+        let attached = async {
+            loop {
+                let snapshot = core.ask(|answer| Message::Snapshot { answer }).await.ok()?;
+                if snapshot.attached.contains(agent) {
+                    return Some(());
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(REPORT_MAX, attached).await.ok()??;
+    }
 }
 
 /// What planning answers to a caller.
@@ -237,4 +267,87 @@ pub(super) fn same_request(ask: &Ask, manifest: &Manifest, unfinished: &Plan) ->
         && (to.is_none() || *to == unfinished.version)
         && (only.is_empty() || only == unfinished.only)
         && !matches!(unfinished.kind, PlanKind::Rollback { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::coordinator::{Coordinator, CoordinatorConfig, HEARTBEAT};
+    use crate::model::{AgentHello, FleetName, PROTOCOL_VERSION, Term, ToAgent, ToCoordinator};
+
+    fn inventory() -> Inventory {
+        Inventory {
+            agent: AgentId::new("host-a").unwrap(),
+            boot_id: "boot-1".into(),
+            runtimes: vec![],
+            address: "127.0.0.1".into(),
+            term: Term(0),
+            nonce: String::new(),
+            rolls: vec![],
+            slots: BTreeMap::new(),
+            resolutions: BTreeMap::new(),
+        }
+    }
+
+    async fn attach(core: &CoreHandle) -> (u64, mpsc::Receiver<ToAgent>) {
+        let (words, heard) = mpsc::channel(16);
+        let hello = AgentHello {
+            protocol: PROTOCOL_VERSION,
+            fleet: FleetName::new("orders").unwrap(),
+            agent: inventory().agent,
+            obeys: None,
+            inventory: inventory(),
+        };
+        let hello = Box::new(hello);
+        let session = core.ask(|answer| Message::Attach { hello, words, answer }).await.unwrap().unwrap();
+        (session, heard)
+    }
+
+    async fn asked_for_report(heard: &mut mpsc::Receiver<ToAgent>) -> u64 {
+        let number = async {
+            loop {
+                // Zero: the coordinator's own look at a session that has just begun.
+                if let ToAgent::Report { number, .. } = heard.recv().await.unwrap()
+                    && number > 0
+                {
+                    return number;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), number).await.expect("it is asked")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_agent_that_dials_anew_before_it_has_answered_is_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::start(CoordinatorConfig {
+            fleet: FleetName::new("orders").unwrap(),
+            folder: folder.path().to_owned(),
+            listen: vec![],
+            security: None,
+            heartbeat: HEARTBEAT,
+            new_id: false,
+            asleep: true,
+        })
+        .await
+        .unwrap();
+        let core = coordinator.handle.clone();
+        let (_, mut first) = attach(&core).await;
+        let agent = inventory().agent;
+        let gathering = tokio::spawn({
+            let (core, agent) = (core.clone(), agent.clone());
+            async move { gather(&core, &[agent], &BTreeMap::new(), false).await.ok() }
+        });
+        asked_for_report(&mut first).await;
+        // The same host, while its former session has not ended as far as anybody knows.
+        let (session, mut second) = attach(&core).await;
+        let number = asked_for_report(&mut second).await;
+        let word = ToCoordinator::Report { number, inventory: Box::new(inventory()) };
+        core.send(Message::Word { agent: agent.clone(), session, word }).await.ok().unwrap();
+        let found = tokio::time::timeout(Duration::from_secs(10), gathering).await.unwrap().unwrap().unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&agent]);
+        coordinator.stop().await.unwrap();
+    }
 }
