@@ -46,7 +46,7 @@ const REPORT_EVERY_MAX: Duration = Duration::from_secs(30);
 /// slots has better things to do in a roll than to look at all of them five times a second.
 const REPORT_SHARE: u32 = 4;
 
-/// Slots that are looked at side by side when all are.
+/// Slots that are looked at side by side when all are, and definitions that are resolved.
 const LOOKS_MAX: usize = 8;
 
 /// An agent that is to stop waits so long for the coordinator to acknowledge what it was told: what the ledger holds as
@@ -528,13 +528,20 @@ impl Shell {
         let known: BTreeSet<SlotName> = self.node().workers().keys().cloned().collect();
         tokio::spawn(async move {
             // Resolving comes first: it may find out which containers of this host are the fleet's.
-            let mut resolutions = BTreeMap::new();
-            for (component, definition) in resolve {
-                // What another host calls an image says nothing about this one: the reader judges what it is here.
-                let image = definition.image.clone().filter(|_| !definition.is_of_hosts());
-                let resolution = match policy.admit_definition(&Definition { image, ..definition.clone() }) {
-                    Ok(()) if definition.is_of_hosts() => reader.resolve(&definition).await,
+            let (of_hosts, rest): (Vec<_>, Vec<_>) = resolve.into_iter().partition(|(_, one)| one.is_of_hosts());
+            let resolve = async |(component, definition): (ComponentName, Definition)| {
+                let resolution = match policy.admit_definition(&definition) {
                     Ok(()) => runtime.resolve(&definition, pull).await,
+                    Err(why) => Resolution { problem: Some(why), ..Resolution::default() },
+                };
+                (component, resolution)
+            };
+            let resolved = futures_util::stream::iter(rest).map(resolve).buffer_unordered(LOOKS_MAX);
+            let mut resolutions = resolved.collect::<BTreeMap<_, _>>().await;
+            for (component, definition) in of_hosts {
+                // What another host calls an image says nothing about this one: the reader judges what it is here.
+                let resolution = match policy.admit_definition(&Definition { image: None, ..definition.clone() }) {
+                    Ok(()) => reader.resolve(&definition).await,
                     Err(why) => Resolution { problem: Some(why), ..Resolution::default() },
                 };
                 resolutions.insert(component, resolution);

@@ -20,12 +20,13 @@ impl Inner {
         let mut first: Option<(String, String)> = None;
         let names = self.names(&slots).ok()?;
         let mut host_ports = BTreeSet::new();
+        let mut images = BTreeMap::new();
         // Of the containers that it lives in, by name: another one may have or have had the same.
         let mut ids = BTreeMap::new();
         for slot in slots.into_iter().filter(|slot| slot.component == definition.component) {
             let all = self.look(&slot).await.ok()?;
             let Some(seen) = all.iter().rfind(|seen| seen.entry.definition.is_none()) else { continue };
-            let image = self.image_of(&seen.about).await?;
+            let image = self.image_of(&seen.about, &mut images).await?;
             let mut container = container(seen, &image);
             let own = container.body.expose().to_owned();
             ids.extend(names.iter().filter(|(id, _)| own.contains(*id)).map(|(id, name)| (name.clone(), id.clone())));
@@ -81,12 +82,24 @@ impl Inner {
         Ok(names)
     }
 
-    /// The name of a container's image, where it still names it; else its id.
-    async fn image_of(&self, about: &ContainerInspectResponse) -> Option<String> {
+    /// The name of a container's image, where it still names it; else its id. `known` has what was asked of names so
+    /// far.
+    async fn image_of(
+        &self,
+        about: &ContainerInspectResponse,
+        known: &mut BTreeMap<String, Option<String>>,
+    ) -> Option<String> {
         let id = about.image.clone()?;
-        let name = about.config.as_ref().and_then(|config| config.image.clone()).unwrap_or_default();
-        let same = !name.is_empty() && self.image_id(&name).await.ok().flatten().as_ref() == Some(&id);
-        Some(if same { name } else { id })
+        let name = about.config.as_ref().and_then(|config| config.image.clone()).filter(|name| !name.is_empty());
+        let Some(name) = name else { return Some(id) };
+        let now = match known.get(&name) {
+            Some(now) => now,
+            None => {
+                let now = self.image_id(&name).await.ok().flatten();
+                known.entry(name.clone()).or_insert(now)
+            }
+        };
+        Some(if now.as_ref() == Some(&id) { name } else { id })
     }
 }
 
