@@ -14,7 +14,7 @@ use crate::rig::Outcome;
 pub const SIZES: [usize; 4] = [1, 5, 20, 50];
 /// Containers that the bare calls replace at a time: with two or four it takes as long or longer.
 const LANES: usize = 3;
-/// The same for Baton, which starts one more at a time than the host has cores: while some start, others end.
+/// The same for Baton, which starts as many at a time as the host has cores: while some start, others end.
 const PARALLELISM: usize = 6;
 /// Rounds, of which the middle one counts: one way after the other in each, for the machine itself moves by a tenth.
 const ROUNDS: usize = 3;

@@ -32,10 +32,10 @@ const LOG_FIRST: Duration = Duration::from_millis(100);
 /// How often they are read of it.
 const LOG_EVERY: Duration = Duration::from_millis(500);
 
-/// Starts at a time on a host: one more than it has cores, for each waits for the disk or the kernel now and then. More
-/// make each of them slower and their first answers later.
+/// Starts at a time on a host: as many as it has cores. One more makes the first ones later and the last one no sooner,
+/// while what runs beside them gets slower answers.
 pub(super) fn starts_max() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| (cores.get() + 1).clamp(2, 8))
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
 }
 
 /// For a drain call: an application that only flips a flag answers at once.
