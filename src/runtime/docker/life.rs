@@ -325,11 +325,14 @@ impl Inner {
                 _ => return Ok(exit(&about)),
             }
             let seen = async {
-                match self.ends.watch(&id, &about).filter(|_| !has_ports(&about)) {
-                    Some(watched) => watched.ended().await,
+                let code = match self.ends.watch(&id, &about).filter(|_| !has_ports(&about)) {
+                    Some(watched) => watched.code().await,
                     None => std::future::pending().await,
-                }
-                let code = self.ends.code(&id).await;
+                };
+                let code = match code {
+                    Some(code) => code,
+                    None => self.ends.code(&id).await,
+                };
                 // Who takes its place need not wait for the engine to take it apart. Where nobody does, nothing is
                 // gained, and whoever asks the engine next is to find it ended there, too.
                 if self.records.read(&instance.slot).is_ok_and(|record| record.instances.len() > 1) {
@@ -351,6 +354,9 @@ impl Inner {
                     let held = self.records.entry(instance)?.is_some_and(|(_, entry)| entry.held.is_some());
                     if held || matches!(policy_of(&about).name.as_str(), "" | "no") {
                         self.ends.is_gone(&id, about, code);
+                    } else {
+                        self.ends.unwatch(&id);
+                        self.memo.forget(&id);
                     }
                     Some(exit_of(Some(code)))
                 }
