@@ -14,7 +14,7 @@ use super::hands::are_containers;
 use super::output;
 use super::plan::{self, Asked, up_ask};
 use super::project::{Purpose, Written, tell_what_is_still_asked};
-use super::ready::{Ready, needed, ready};
+use super::ready::{Ready, needed, ready, written};
 use crate::engine::{FleetView, HoldReason, Request, RollState};
 use crate::model::{ComponentName, Definition, Manifest};
 use crate::planner::{Ask, render};
@@ -68,15 +68,11 @@ async fn settle(
     if exit != Exit::Done || before.is_empty() {
         return Ok(exit);
     }
-    let Ready { written, connection: met } = ready(global, to.as_deref(), Purpose::Act).await?;
-    let manifest = written.map(|written| written.manifest);
-    let now = manifest.as_ref().map(moving).unwrap_or_default().into_iter();
+    let Some(Written { manifest, .. }) = written(global, to.as_deref(), Purpose::Act).await? else { return Ok(exit) };
+    let now = moving(&manifest).into_iter();
     let only: Vec<ComponentName> =
         now.filter(|(name, digest)| before.get(name).is_some_and(|was| was != digest)).map(|(name, _)| name).collect();
     if only.is_empty() {
-        if let Some(connection) = met {
-            connection.close().await;
-        }
         return Ok(exit);
     }
     if !global.json {
@@ -88,7 +84,8 @@ async fn settle(
     }
     let ask = Some(Ask::Up { to, only, remove_orphans: false });
     let how = HowArgs { yes: true, ..how.clone() };
-    carry(global, Asked { ask, manifest, pull: false, supersede: false, commit: None }, met, &how).await
+    let asked = Asked { ask, manifest: Some(manifest), pull: false, supersede: false, commit: None };
+    carry(global, asked, None, &how).await
 }
 
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {

@@ -270,8 +270,12 @@ impl Core {
                 crate::link::CoordinatorEndRecord::Up { .. } => tracing::info!(%agent, "session is up"),
                 crate::link::CoordinatorEndRecord::Down { why } => {
                     tracing::warn!(%agent, %why, "session is lost");
-                    self.sessions.remove(agent);
-                    self.answers_nothing_more(agent);
+                    // It may have dialled anew in the same moment.
+                    let live = self.node().link(agent).and_then(|link| link.session());
+                    if self.sessions.get(agent).is_some_and(|(session, _)| Some(*session) != live) {
+                        self.sessions.remove(agent);
+                        self.answers_nothing_more(agent);
+                    }
                 }
                 _ => {}
             },
@@ -281,7 +285,12 @@ impl Core {
     /// Whoever asked this agent in a session that is over gets no answer, and may ask again.
     fn answers_nothing_more(&mut self, agent: &AgentId) {
         self.reports.retain(|_, (asked, _)| asked != agent);
-        self.logs.retain(|_, (asked, _)| asked != agent);
+        let asked = std::mem::take(&mut self.logs).into_iter();
+        let (lost, kept): (BTreeMap<_, _>, _) = asked.partition(|(_, (asked, _))| asked == agent);
+        self.logs = kept;
+        for (_, answer) in lost.into_values() {
+            let _ = answer.send(Err(format!("agent {agent} was lost before it answered; ask again")));
+        }
     }
 
     fn take(

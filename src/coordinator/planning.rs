@@ -109,11 +109,11 @@ async fn reported(
         }
         let attached = async {
             loop {
+                tokio::time::sleep(ASK_AGAIN).await;
                 let snapshot = core.ask(|answer| Message::Snapshot { answer }).await.ok()?;
                 if snapshot.attached.contains(agent) {
                     return Some(());
                 }
-                tokio::time::sleep(ASK_AGAIN).await;
             }
         };
         tokio::time::timeout(REPORT_MAX, attached).await.ok()??;

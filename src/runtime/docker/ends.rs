@@ -17,8 +17,11 @@ use super::host;
 use crate::sys::pidfd_end::Ending;
 use crate::sys::process::Identity;
 
-/// For so long what was seen is believed without a question to the engine, which has tidied up by then.
+/// For so long after the engine has told of an end, what was seen is believed without a question to it; it has tidied
+/// up by then.
 const HOLDS: Duration = Duration::from_secs(2);
+/// The same while it has told nothing: its events may be lost, and then it has to be asked.
+const HOLDS_UNTOLD: Duration = Duration::from_secs(30);
 /// Between two looks whether the parent of a process, which is the engine's, has taken notice of its end: it does so
 /// within a millisecond, unless the host is very busy.
 const NOTICE: Duration = Duration::from_millis(1);
@@ -42,10 +45,14 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Waits for the end of its main process: its exit code, as the engine will tell it. `None`: this kernel does not
-    /// say, so the engine has to.
-    pub(super) async fn code(&self) -> Option<i64> {
+    /// Returns once its main process has ended.
+    pub(super) async fn ended(&self) {
         drop(self.process.wait().await);
+    }
+
+    /// The exit code of a main process that has ended, as the engine will tell it. `None`: this kernel does not say, so
+    /// the engine has to.
+    pub(super) async fn code(&self) -> Option<i64> {
         for _ in 0..NOTICES {
             if let Some(status) = self.process.status().ok()? {
                 let signalled = status.signal().map(|signal| 128 + signal);
@@ -63,21 +70,43 @@ struct Known {
     codes: BTreeMap<String, (Instant, i64)>,
     /// Containers that were sent a signal, as they were then.
     watched: BTreeMap<String, Watched>,
-    /// Containers whose main process was seen to be gone, as the engine will tell of them.
-    gone: BTreeMap<String, (Instant, ContainerInspectResponse)>,
+    /// Containers whose main process was seen to be gone.
+    gone: BTreeMap<String, Gone>,
+}
+
+struct Gone {
+    seen: Instant,
+    /// When the engine told of it.
+    told: Option<Instant>,
+    /// As the engine will tell of it when it is asked.
+    about: ContainerInspectResponse,
+}
+
+impl Gone {
+    fn holds(&self) -> bool {
+        match self.told {
+            Some(told) => told.elapsed() < HOLDS,
+            None => self.seen.elapsed() < HOLDS_UNTOLD,
+        }
+    }
 }
 
 impl Ends {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.codes.retain(|_, (at, _)| at.elapsed() < KEPT);
-        known.gone.retain(|_, (at, _)| at.elapsed() < HOLDS);
+        known.gone.retain(|_, gone| gone.holds());
         known
     }
 
     /// The engine told of an end.
     pub(super) fn died(&self, container: &str, code: i64) {
-        self.known().codes.insert(container.to_owned(), (Instant::now(), code));
+        let mut known = self.known();
+        known.codes.insert(container.to_owned(), (Instant::now(), code));
+        if let Some(gone) = known.gone.get_mut(container) {
+            gone.told.get_or_insert_with(Instant::now);
+        }
+        drop(known);
         self.told.notify_waiters();
     }
 
@@ -132,12 +161,13 @@ impl Ends {
         });
         let mut known = self.known();
         known.watched.remove(container);
-        known.gone.insert(container.to_owned(), (Instant::now(), about));
+        let told = known.codes.get(container).map(|(at, _)| *at);
+        known.gone.insert(container.to_owned(), Gone { seen: Instant::now(), told, about });
     }
 
     /// What the engine will tell of a container that has just ended.
     pub(super) fn about(&self, container: &str) -> Option<ContainerInspectResponse> {
-        self.known().gone.get(container).map(|(_, about)| about.clone())
+        self.known().gone.get(container).map(|gone| gone.about.clone())
     }
 
     /// Containers that the engine may still be taking apart.
@@ -176,6 +206,19 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(5), ends.code("a")).await.is_err());
     }
 
+    #[test]
+    fn an_end_is_believed_until_the_engine_has_told_of_it_and_a_moment_longer() {
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        let gone = |seen, told| Gone { seen, told, about: ContainerInspectResponse::default() };
+        assert!(gone(ago(10), None).holds() && gone(ago(10), Some(ago(1))).holds());
+        assert!(!gone(ago(10), Some(ago(3))).holds() && !gone(ago(40), None).holds());
+        let ends = Ends::default();
+        ends.is_gone("a", ContainerInspectResponse::default(), 0);
+        assert!(ends.known().gone["a"].told.is_none());
+        ends.died("a", 0);
+        assert!(ends.known().gone["a"].told.is_some());
+    }
+
     #[tokio::test]
     async fn the_kernel_tells_how_a_process_ended_as_the_engine_will() {
         for (script, code) in [("exit 7", 7), ("kill -9 $$", 137), ("exit 0", 0)] {
@@ -184,7 +227,11 @@ mod tests {
             let pid = i32::try_from(child.id().unwrap()).unwrap();
             let process = Ending::of(Identity::of(pid).unwrap().open().unwrap().unwrap()).unwrap();
             let watched = Watched { about: ContainerInspectResponse::default(), process: Arc::new(process) };
-            let (told, _) = tokio::join!(watched.code(), child.wait());
+            let told = async {
+                watched.ended().await;
+                watched.code().await
+            };
+            let (told, _) = tokio::join!(told, child.wait());
             let speaks = watched.process.status().is_ok();
             assert_eq!(told, speaks.then_some(code), "{script}");
         }

@@ -325,10 +325,16 @@ impl Inner {
                 _ => return Ok(exit(&about)),
             }
             let seen = async {
-                let code = match self.ends.watch(&id, &about).filter(|_| !has_ports(&about)) {
-                    Some(watched) => watched.code().await,
-                    None => std::future::pending().await,
+                let Some(watched) = self.ends.watch(&id, &about).filter(|_| !has_ports(&about)) else {
+                    return std::future::pending().await;
                 };
+                watched.ended().await;
+                // Of an end that nobody here has asked for, the engine has more to tell: what was said last, and
+                // whether it comes back.
+                let asked = self.records.entry(instance).ok().flatten().is_some_and(|(_, entry)| {
+                    entry.signalled.is_of(run_of(&about)) && (entry.held.is_some() || stays_down(&about))
+                });
+                let code = if asked { watched.code().await } else { None };
                 let code = match code {
                     Some(code) => code,
                     None => self.ends.code(&id).await,
@@ -352,11 +358,8 @@ impl Inner {
                 code = seen => {
                     // Where the engine may start it again, it alone knows what comes next.
                     let held = self.records.entry(instance)?.is_some_and(|(_, entry)| entry.held.is_some());
-                    if held || matches!(policy_of(&about).name.as_str(), "" | "no") {
+                    if held || stays_down(&about) {
                         self.ends.is_gone(&id, about, code);
-                    } else {
-                        self.ends.unwatch(&id);
-                        self.memo.forget(&id);
                     }
                     Some(exit_of(Some(code)))
                 }
@@ -420,6 +423,16 @@ fn taken_port(message: &str) -> Option<u16> {
     let before = message[..place].trim_end_matches(": bind: ").trim_end_matches(" failed: ");
     let digits = before.rsplit(':').next()?.trim_end();
     digits.parse().ok()
+}
+
+/// Whether the engine leaves it alone once it has ended.
+fn stays_down(about: &ContainerInspectResponse) -> bool {
+    matches!(policy_of(about).name.as_str(), "" | "no")
+}
+
+/// When its run began, in the engine's words.
+fn run_of(about: &ContainerInspectResponse) -> &str {
+    about.state.as_ref().and_then(|state| state.started_at.as_deref()).unwrap_or_default()
 }
 
 fn policy_of(about: &ContainerInspectResponse) -> Policy {

@@ -77,6 +77,11 @@ impl Signalled {
         }
         self.signals.insert(signal)
     }
+
+    /// Whether that run has had one.
+    pub(super) fn is_of(&self, run: &str) -> bool {
+        self.run == run && !self.signals.is_empty()
+    }
 }
 
 /// The temporary name of an instance: a new container must not take the name of the old one beside it.
@@ -239,7 +244,8 @@ mod tests {
     #[test]
     fn a_run_has_each_signal_once_and_the_next_run_has_it_again() {
         let mut signalled = Signalled::default();
-        assert!(signalled.note("run 1", 15));
+        assert!(!signalled.is_of("") && signalled.note("run 1", 15));
+        assert!(signalled.is_of("run 1") && !signalled.is_of("run 2"));
         assert!(!signalled.note("run 1", 15));
         assert!(signalled.note("run 1", 10));
         assert!(signalled.note("run 2", 15));
