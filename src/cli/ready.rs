@@ -82,8 +82,8 @@ async fn both(global: &Global, composed: Composed, why: Purpose) -> Result<Ready
     }
 }
 
-/// Starts what this verb would embed. One that runs is somebody else's and may end before it is needed: it is looked for
-/// then.
+/// Starts what this verb would embed. One that runs is somebody else's and may end before it is needed: it is looked
+/// for then.
 async fn meet(global: &Global, fleet: Option<FleetName>) -> Result<Option<Connection>, Problem> {
     // What is wrong with a name is said with all else that is wrong in the file.
     let Some(fleet) = fleet else { return Ok(None) };
