@@ -1,9 +1,9 @@
 //! What is known of a container's end before the engine has tidied up after it.
 //!
-//! A main process that ends is seen at once through a pidfd, and where somebody here has asked for that, with its exit
-//! code (Linux 6.15). The engine tells of it (`die`) some 20 ms later, 100 where several end at once, and then, while it
-//! takes the container's network and file system apart, answers no question about that container: 100 to 300 ms on a
-//! busy host. Nobody has to wait for that, except who needs what is being taken apart.
+//! A main process that ends is seen at once through a pidfd, and where somebody here has asked for that, with its
+//! exit code (Linux 6.15). The engine tells of it (`die`) some 20 ms later, 100 where several end at once, and then,
+//! while it takes the container's network and file system apart, answers no question about that container: 100 to
+//! 300 ms on a busy host. Nobody has to wait for that, except who needs what is being taken apart.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
