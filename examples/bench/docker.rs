@@ -34,8 +34,9 @@ struct Figures {
 }
 
 /// `bench docker [--runs N]`: all of it; `bench docker-stack [--runs N] [--only PART]`: its first table, or some lines.
+/// The middle one of three runs, unless another number is given.
 pub fn run(arguments: &[String], all: bool) -> Outcome<()> {
-    let (mut runs, mut only) = (1, None);
+    let (mut runs, mut only) = (3, None);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match (word.as_str(), words.next()) {
