@@ -88,10 +88,15 @@ async fn settle(
     carry(global, asked, None, &how).await
 }
 
+/// The manifest, where one is here, for a verb that can do without, and the coordinator where it was met already.
+async fn here(global: &Global) -> Result<(Option<Manifest>, Option<Connection>), Problem> {
+    let Ready { written, connection } = ready(global, None, Purpose::Act).await?;
+    Ok((written.map(|written| written.manifest), connection))
+}
+
 pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Restart { components: args.components });
-    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
-    let manifest = written.map(|written| written.manifest);
+    let (manifest, met) = here(global).await?;
     let before = manifest.as_ref().map(moving).unwrap_or_default();
     let exit =
         carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, met, &args.how).await?;
@@ -99,23 +104,20 @@ pub(super) async fn restart(global: &Global, args: RestartArgs) -> Result<Exit, 
 }
 
 pub(super) async fn down(global: &Global, args: RollArgs) -> Result<Exit, Problem> {
-    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
-    let manifest = written.map(|written| written.manifest);
+    let (manifest, met) = here(global).await?;
     carry(global, Asked { ask: Some(Ask::Down), manifest, pull: true, supersede: false, commit: None }, met, &args.how)
         .await
 }
 
 pub(super) async fn drain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Drain { slot: args.slot });
-    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
-    let manifest = written.map(|written| written.manifest);
+    let (manifest, met) = here(global).await?;
     carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, met, &args.how).await
 }
 
 pub(super) async fn undrain(global: &Global, args: SlotArgs) -> Result<Exit, Problem> {
     let ask = Some(Ask::Undrain { slot: args.slot });
-    let Ready { written, connection: met } = ready(global, None, Purpose::Act).await?;
-    let manifest = written.map(|written| written.manifest);
+    let (manifest, met) = here(global).await?;
     carry(global, Asked { ask, manifest, pull: true, supersede: false, commit: None }, met, &args.how).await
 }
 
