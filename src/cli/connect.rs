@@ -236,6 +236,11 @@ pub(super) async fn running(global: &Global, fleet: &FleetName) -> Result<Option
     Ok(client(&Address::Unix(socket), global, fleet).await.ok().map(connection))
 }
 
+/// The coordinator of what is written here, or of the fleet that is named.
+pub(super) async fn of(global: &Global, manifest: Option<&Manifest>) -> Result<Connection, Problem> {
+    any(global, &fleet(global, manifest)?, hands::are_containers(manifest)).await
+}
+
 /// A coordinator that runs, or one embedded here, with containers in its hands where the fleet has some.
 pub(super) async fn any(global: &Global, fleet: &FleetName, containers: bool) -> Result<Connection, Problem> {
     if let Some(connection) = running(global, fleet).await? {

@@ -7,7 +7,6 @@ use super::commit;
 use super::connect::{self, Connection, manifest};
 use super::exit::Problem;
 use super::follow::{Follow, follow};
-use super::hands::are_containers;
 use super::output;
 use super::plan::Asked;
 use crate::engine::{Request, RollState};
@@ -15,8 +14,7 @@ use crate::model::StepId;
 
 async fn open(global: &Global) -> Result<Connection, Problem> {
     let manifest = manifest(global).await?;
-    let fleet = connect::fleet(global, manifest.as_ref())?;
-    connect::any(global, &fleet, are_containers(manifest.as_ref())).await
+    connect::of(global, manifest.as_ref()).await
 }
 
 /// Asks, and says so; does not wait.

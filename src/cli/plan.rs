@@ -5,7 +5,6 @@ use super::args::{Global, PlanArgs, WhatArgs};
 use super::commit::Commit;
 use super::connect::{self, Connection};
 use super::exit::Problem;
-use super::hands::are_containers;
 use super::output;
 use super::project::{Purpose, Written};
 use super::ready::needed;
@@ -82,10 +81,7 @@ pub(super) async fn run(global: &Global, mut args: PlanArgs) -> Result<Exit, Pro
     args.what.to = args.what.to.or(version);
     let mut connection = match met {
         Some(connection) => connection,
-        None => {
-            let fleet = connect::fleet(global, Some(&manifest))?;
-            connect::any(global, &fleet, are_containers(Some(&manifest))).await?
-        }
+        None => connect::of(global, Some(&manifest)).await?,
     };
     let ask_for = Some(up_ask(&args.what));
     let asked = Asked { ask: ask_for, manifest: Some(manifest), pull: false, supersede: true, commit: None };
